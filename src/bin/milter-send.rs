@@ -1,0 +1,3 @@
+//! The command-line MTA: plays one SMTP transaction to a mail filter.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! A drop-in replacement for sendmail's libmilter.
+
+pub mod protocol;

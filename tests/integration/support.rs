@@ -1,0 +1,211 @@
+//! What the tests share: which library a C program runs on, private directories, processes that end with
+//! the test, waiting for a condition.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::net::TcpListener;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+/// How long a test waits for something that should happen at once, before it fails. Generous: only a
+/// failing test ever waits that long.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The SONAME that C programs ask the loader for.
+pub const SONAME: &str = "libmilter.so.1.0.1";
+
+/// A libmilter that a C program can run on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Library {
+    /// The one built from this repository.
+    Ours,
+    /// Debian's package `libmilter1.0.1`.
+    Reference,
+}
+
+impl Library {
+    /// Both, the reference first.
+    pub const BOTH: [Self; 2] = [Self::Reference, Self::Ours];
+
+    /// The directory that holds `libmilter.so.1.0.1`.
+    pub fn dir(self) -> &'static Path {
+        static OURS: OnceLock<PathBuf> = OnceLock::new();
+        static REFERENCE: OnceLock<PathBuf> = OnceLock::new();
+        match self {
+            Self::Ours => OURS.get_or_init(|| {
+                let built = release_dir().join("libmilter.so");
+                assert!(built.exists(), "{} is missing: run `cargo build --release`", built.display());
+                let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("ours");
+                let _ = fs::remove_dir_all(&dir);
+                fs::create_dir_all(&dir).unwrap();
+                for name in ["libmilter.so", SONAME] {
+                    symlink(&built, dir.join(name)).unwrap();
+                }
+                dir
+            }),
+            Self::Reference => REFERENCE.get_or_init(|| {
+                let multiarch = stdout(Command::new("cc").arg("-print-multiarch"));
+                ["/usr/lib", "/lib"]
+                    .iter()
+                    .map(|lib| Path::new(lib).join(multiarch.trim()))
+                    .find(|dir| dir.join(SONAME).exists())
+                    .expect("Debian's libmilter1.0.1 is missing: run `make deps`")
+            }),
+        }
+    }
+
+    /// The library file itself.
+    pub fn file(self) -> PathBuf {
+        self.dir().join(SONAME)
+    }
+
+    /// A command whose program finds this library through `LD_LIBRARY_PATH`.
+    pub fn command(self, program: impl AsRef<OsStr>) -> Command {
+        let mut command = Command::new(program);
+        command.env("LD_LIBRARY_PATH", self.dir());
+        command
+    }
+}
+
+/// The root of the repository.
+pub fn repository() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Where `cargo build --release` puts what it makes; `LIBMILTER_RELEASE_DIR` names another place.
+pub fn release_dir() -> PathBuf {
+    if let Some(dir) = std::env::var_os("LIBMILTER_RELEASE_DIR") {
+        return dir.into();
+    }
+    // This very program is <target>/<profile>/deps/integration-<hash>.
+    let program = std::env::current_exe().unwrap();
+    program.ancestors().nth(3).unwrap().join("release")
+}
+
+/// The released `milter-send`.
+pub fn milter_send() -> PathBuf {
+    release_dir().join("milter-send")
+}
+
+/// A private directory that goes away with the value.
+pub fn temp_dir() -> tempfile::TempDir {
+    tempfile::Builder::new().prefix("milter").tempdir().unwrap()
+}
+
+/// Compiles one C program of the repository (`source` is relative to its root) against our header and
+/// links it with `-lmilter`; the loader decides at run time which library it gets.
+pub fn compile_c(source: &str, output: &Path) {
+    run(Command::new("cc")
+        .args(["-std=gnu11", "-O1", "-g", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-pthread", "-I"])
+        .arg(repository().join("include"))
+        .arg(repository().join(source))
+        .arg("-o")
+        .arg(output)
+        .arg("-L")
+        .arg(Library::Ours.dir())
+        .arg("-lmilter"));
+}
+
+/// Runs a command to its end; fails the test, with all its output, unless it exits with 0.
+#[track_caller]
+pub fn run(command: &mut Command) -> Output {
+    let output = command.stdin(Stdio::null()).output().unwrap_or_else(|e| panic!("{command:?}: {e}"));
+    assert!(
+        output.status.success(),
+        "{command:?}: {}\n{}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    output
+}
+
+/// [`run`], and what it printed.
+#[track_caller]
+pub fn stdout(command: &mut Command) -> String {
+    String::from_utf8(run(command).stdout).unwrap()
+}
+
+/// Waits until `condition` holds; fails the test, naming `what`, after [`PATIENCE`].
+#[track_caller]
+pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < PATIENCE, "waited {PATIENCE:?} in vain: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// A TCP port on `host` ("127.0.0.1", "::1") that was free a moment ago.
+pub fn free_port(host: &str) -> u16 {
+    TcpListener::bind((host, 0)).unwrap().local_addr().unwrap().port()
+}
+
+/// A process that ends with the test: asked by SIGTERM, then killed.
+pub struct Daemon {
+    child: Child,
+    name: String,
+}
+
+impl Daemon {
+    /// Starts it.
+    #[track_caller]
+    pub fn start(command: &mut Command) -> Self {
+        let name = format!("{command:?}");
+        let child = command.stdin(Stdio::null()).spawn().unwrap_or_else(|e| panic!("{name}: {e}"));
+        Self { child, name }
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends it a signal by number.
+    pub fn signal(&self, signal: libc::c_int) {
+        // SAFETY: kill(2) takes numbers only; the child has not been waited for, so the pid is still its own.
+        assert_eq!(unsafe { libc::kill(self.pid() as libc::pid_t, signal) }, 0, "kill {}", self.name);
+    }
+
+    /// The exit status, if it has ended.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().unwrap()
+    }
+
+    /// Waits for its end; fails the test when it does not come.
+    #[track_caller]
+    pub fn wait(&mut self) -> ExitStatus {
+        let name = self.name.clone();
+        let mut status = None;
+        wait_until(&format!("end of {name}"), || {
+            status = self.ended();
+            status.is_some()
+        });
+        status.unwrap()
+    }
+
+    /// Whether the process has mapped the file `library` (so: runs on it).
+    pub fn has_mapped(&self, library: &Path) -> bool {
+        let file = fs::canonicalize(library).unwrap();
+        let maps = fs::read_to_string(format!("/proc/{}/maps", self.pid())).unwrap_or_default();
+        maps.lines().any(|line| line.ends_with(file.to_str().unwrap()))
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        if self.child.try_wait().ok().flatten().is_none() {
+            self.signal(libc::SIGTERM);
+            let start = Instant::now();
+            while self.child.try_wait().ok().flatten().is_none() && start.elapsed() < Duration::from_secs(10)
+            {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+}
