@@ -186,6 +186,11 @@ impl Session {
 
     /// Takes one command: advance, dispatch, answer.
     fn take<F: Filter>(&mut self, filter: &F, kind: Kind, payload: &mut [u8]) -> Result<(), End> {
+        log::debug(
+            1,
+            filter.name(),
+            format_args!("{} with {} bytes at stage {:?}", kind.name(), payload.len(), self.stage),
+        );
         self.ctx.set_eom(false);
         if let Some(target) = Stage::of(kind) {
             if !self.advance(filter, target) {
@@ -333,6 +338,7 @@ impl Session {
 
     /// The end of the connection: what was answered goes out, the filter hears of the end.
     fn end<F: Filter>(&mut self, filter: &F, end: &End) {
+        log::debug(1, filter.name(), format_args!("session ends at stage {:?}: {end:?}", self.stage));
         if let Some(complaint) = end.complaint() {
             log::error(filter.name(), format_args!("{complaint}"));
         }
