@@ -55,7 +55,8 @@ pub unsafe extern "C" fn smfi_setreply(
         // SAFETY: the caller keeps the promises of `ffi`.
         let (ctx, code, enhanced, text) =
             unsafe { (context(ctx)?, bytes(rcode)?, bytes(xcode), bytes(message)) };
-        Some(ctx.set_reply(SmtpReply::single(code, enhanced, text).ok()?))
+        ctx.set_reply(SmtpReply::single(code, enhanced, text).ok()?);
+        Some(())
     })
 }
 

@@ -21,7 +21,7 @@ const NO_NAME: &CStr = c"libmilter";
 
 /// Configuring, then running, then configuring again.
 enum Lifecycle {
-    Configuring(Setup),
+    Configuring(Box<Setup>),
     Running,
 }
 
@@ -35,7 +35,7 @@ struct Setup {
 }
 
 static LIBRARY: LazyLock<Mutex<Lifecycle>> =
-    LazyLock::new(|| Mutex::new(Lifecycle::Configuring(Setup::default())));
+    LazyLock::new(|| Mutex::new(Lifecycle::Configuring(Box::default())));
 
 /// Lets `change` change the setup; logs and fails when the server runs.
 fn configure<T>(function: &str, change: impl FnOnce(&mut Setup) -> Option<T>) -> Option<T> {
@@ -119,13 +119,12 @@ pub unsafe extern "C" fn smfi_register(desc: smfiDesc) -> c_int {
 /// See the module `ffi`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn smfi_setconn(connspec: *mut c_char) -> c_int {
-    // SAFETY: the caller keeps the promises of `ffi`.
     entry_if(|| {
-        unsafe { filled(connspec) }.and_then(|spec| {
-            configure("smfi_setconn", |setup| {
-                setup.spec = Some(spec.to_vec());
-                Some(())
-            })
+        // SAFETY: the caller keeps the promises of `ffi`.
+        let spec = unsafe { filled(connspec) }?.to_vec();
+        configure("smfi_setconn", |setup| {
+            setup.spec = Some(spec);
+            Some(())
         })
     })
 }
@@ -207,7 +206,7 @@ pub extern "C" fn smfi_main() -> c_int {
 }
 
 /// Takes the setup, if it is complete; from then on the library is running.
-fn begin() -> Option<(Setup, Callbacks, Listener)> {
+fn begin() -> Option<(Box<Setup>, Callbacks, Listener)> {
     let library = &mut *LIBRARY.lock();
     let Lifecycle::Configuring(setup) = library else {
         log::error(NO_NAME, format_args!("smfi_main: already running"));

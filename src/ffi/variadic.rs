@@ -112,6 +112,7 @@ unsafe extern "C" fn set_reply_of_lines(
                 bytes(*argument)
             }
         });
-        Some(ctx.set_reply(SmtpReply::multi(code, enhanced, lines).ok()?))
+        ctx.set_reply(SmtpReply::multi(code, enhanced, lines).ok()?);
+        Some(())
     })
 }
