@@ -8,10 +8,10 @@ use crate::server::endpoint::Endpoint;
 use crate::server::listener::Listener;
 use crate::server::settings::Settings;
 use crate::server::{self, signals};
+use crate::session::Timeouts;
 use parking_lot::Mutex;
 use std::ffi::{CStr, c_char, c_int, c_uint};
 use std::sync::LazyLock;
-use std::time::Duration;
 
 /// The version of libmilter that this library stands for: major, minor, patch level.
 const VERSION: [c_uint; 3] = [1, 0, 1];
@@ -148,7 +148,7 @@ pub extern "C" fn smfi_setbacklog(obacklog: c_int) -> c_int {
 pub extern "C" fn smfi_settimeout(otimeout: c_int) -> c_int {
     entry(|| {
         configure("smfi_settimeout", |setup| {
-            setup.settings.timeout = Duration::from_secs(u64::try_from(otimeout).unwrap_or(0));
+            setup.settings.timeouts = Timeouts::from_seconds(otimeout);
             Some(())
         });
         MI_SUCCESS

@@ -139,7 +139,7 @@ impl<F: Filter> Engine<F> {
         let now = Instant::now();
         // A session that falls silent from now on has nearly its whole timeout before it; the longest wait
         // is bounded because an instant is.
-        let next_possible = now + self.shared.settings.timeout.saturating_sub(MOMENT).max(MOMENT);
+        let next_possible = now + self.shared.settings.timeouts.silence.saturating_sub(MOMENT).max(MOMENT);
         match self.shared.waiting_room.lock().expire(now, &self.shared.poller) {
             Some(deadline) => deadline.min(next_possible),
             None => next_possible,
@@ -235,7 +235,7 @@ impl<F: Filter> Shared<F> {
     }
 
     fn begin(&self, socket: Socket, buffers: &mut Buffers) {
-        match Link::new(socket, self.settings.timeout, Arc::clone(&self.shutdown)) {
+        match Link::new(socket, self.settings.timeouts, Arc::clone(&self.shutdown)) {
             Ok(link) => self.serve(
                 Seat {
                     token: self.next_token.fetch_add(1, Ordering::Relaxed),
@@ -293,7 +293,7 @@ impl<F: Filter> Shared<F> {
     /// Leaves a silent session in the waiting room, unless it has to go on at once.
     fn seat(&self, seat: Seat) -> Result<(), Box<Seat>> {
         seat.session.shrink();
-        let deadline = Instant::now() + self.settings.timeout.saturating_sub(MOMENT);
+        let deadline = seat.session.link().silence_deadline();
         let mut waiting_room = self.waiting_room.lock();
         // Whoever begins a shutdown says so before looking into the waiting room.
         if seat.session.must_end() {

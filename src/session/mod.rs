@@ -15,7 +15,7 @@ use crate::protocol::{
 pub use context::Context;
 pub use filter::{Filter, Verdict};
 use link::Arrival;
-pub use link::{Inbox, Link};
+pub use link::{Inbox, Link, Timeouts};
 pub use shutdown::Shutdown;
 use std::io;
 use std::sync::Arc;
@@ -148,8 +148,7 @@ impl Session {
         while self.run(filter, buffers, expired) == Pause::Silent {
             self.shrink();
             buffers.inbox.release();
-            let deadline = Instant::now() + self.link.timeout().saturating_sub(link::MOMENT);
-            expired = !self.link.wait(self.stage.in_message(), deadline);
+            expired = !self.link.wait(self.stage.in_message(), self.link.silence_deadline());
         }
         Pause::Ended
     }
