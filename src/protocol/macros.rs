@@ -90,18 +90,14 @@ pub struct MacroStore {
 }
 
 impl MacroStore {
-    /// Replaces the definitions of a stage by `definitions`: name NUL value NUL, and so on. Bytes without any NUL
-    /// are no definitions: the old ones stay.
+    /// Replaces the definitions of a stage by `definitions`: name NUL value NUL, and so on. What stands behind
+    /// the last NUL is dropped. Bytes without any NUL are no definitions: the old ones stay.
     pub fn define(&mut self, stage: MacroStage, definitions: &[u8]) {
-        if !definitions.contains(&0) {
-            return;
-        }
+        let Some(end) = definitions.iter().rposition(|&b| b == 0) else { return };
         let store = &mut self.stages[stage.index()];
         store.clear();
-        // One NUL more, so that a value cut off by the end of the frame is a string too.
-        store.reserve_exact(definitions.len() + 1);
-        store.extend_from_slice(definitions);
-        store.push(0);
+        store.reserve_exact(end + 1);
+        store.extend_from_slice(&definitions[..=end]);
     }
 
     /// Forgets the definitions of all stages behind `stage`.
@@ -151,15 +147,10 @@ fn bare(name: &[u8]) -> &[u8] {
 /// Where in `store` the value of `name` is, NUL included. The inner option is `None` for a name without value.
 #[expect(clippy::option_option, reason = "not defined, and defined without a value, are two things here")]
 fn find(store: &[u8], name: &[u8]) -> Option<Option<std::ops::Range<usize>>> {
-    // The last byte is the spare NUL, behind definitions that end with NUL themselves unless they were cut off.
-    let end = match store {
-        [.., 0, 0] => store.len() - 1,
-        _ => store.len(),
-    };
     let mut at = 0;
     let next = |at: &mut usize| {
         let start = *at;
-        let length = store[start..end].iter().position(|&b| b == 0)?;
+        let length = store[start..].iter().position(|&b| b == 0)?;
         *at = start + length + 1;
         Some(start..*at)
     };
@@ -224,8 +215,11 @@ mod tests {
         store.define(MacroStage::Helo, b"a\x001\0");
         store.define(MacroStage::Helo, b"no definition");
         assert_eq!(get(&mut store, "a").as_deref(), Some("1"), "a bad frame changes nothing");
-        store.define(MacroStage::Helo, b"a\0cut off");
-        assert_eq!(get(&mut store, "a").as_deref(), Some("cut off"));
+        store.define(MacroStage::Helo, b"b\x002\0a\0cut off");
+        assert_eq!(get(&mut store, "a"), None);
+        store.define(MacroStage::Helo, b"\0empty name\0b\x001\0b\x002\0");
+        assert_eq!(get(&mut store, ""), None);
+        assert_eq!(get(&mut store, "b").as_deref(), Some("1"), "the first of several counts");
         store.define(MacroStage::Helo, b"b\x002\0a\0");
         assert_eq!(get(&mut store, "b").as_deref(), Some("2"));
         assert_eq!(get(&mut store, "a"), None);
