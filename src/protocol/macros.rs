@@ -35,13 +35,34 @@ impl MacroStage {
     /// How many there are.
     pub const COUNT: usize = Self::ALL.len();
 
-    /// The stage with this number (`SMFIM_*` of C).
-    pub fn from_index(index: i32) -> Option<Self> {
-        Self::ALL.get(usize::try_from(index).ok()?).copied()
+    /// The stages by their numbers in macro lists, `SMFIM_*`: the end of the message comes before the end of the
+    /// header there.
+    const BY_NUMBER: [Self; Self::COUNT] = [
+        Self::Connect,
+        Self::Helo,
+        Self::Mail,
+        Self::Rcpt,
+        Self::Data,
+        Self::EndOfMessage,
+        Self::EndOfHeader,
+    ];
+
+    /// The stage with this number in macro lists, `SMFIM_*`.
+    pub fn from_number(number: i32) -> Option<Self> {
+        Self::BY_NUMBER.get(usize::try_from(number).ok()?).copied()
     }
 
-    /// Its number, 0 to 6.
-    pub fn index(self) -> usize {
+    /// Its number in macro lists, `SMFIM_*`: 0 to 6.
+    pub fn number(self) -> u32 {
+        match self {
+            Self::EndOfMessage => 5,
+            Self::EndOfHeader => 6,
+            earlier => earlier as u32,
+        }
+    }
+
+    /// Its place in the order of the protocol, 0 to 6: later stages hide the macros of earlier ones.
+    fn index(self) -> usize {
         self as usize
     }
 }
@@ -168,8 +189,9 @@ mod tests {
             assert_eq!((stage.index(), u8::from(stage)), (index, *byte));
         }
         assert_eq!(MacroStage::try_from(b'L'), Err(b'L'));
-        assert_eq!(MacroStage::from_index(7), None);
-        assert_eq!(MacroStage::from_index(-1), None);
+        assert_eq!(MacroStage::from_number(7), None);
+        assert_eq!(MacroStage::from_number(-1), None);
+        assert!((0..7).all(|number| MacroStage::from_number(number).unwrap().number() == number as u32));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use super::settings::{Settings, Threads};
 use super::waiting_room::{Seat, WaitingRoom};
 use crate::log;
 use crate::session::link::MOMENT;
-use crate::session::{Buffers, Context, Filter, Inbox, Link, Pause, Session, Shutdown};
+use crate::session::{Buffers, Context, Filter, Link, Pause, Session, Shutdown};
 use crate::sys::epoll::Epoll;
 use crate::sys::event::Event as Flag;
 use crate::sys::socket::Socket;
@@ -171,7 +171,7 @@ fn spawn<F: Filter>(shared: &Arc<Shared<F>>, alive: &Sender<Infallible>) -> io::
 
 /// A thread's life: waits for work and does it.
 fn work<F: Filter>(shared: &Arc<Shared<F>>, alive: &Sender<Infallible>) {
-    let mut buffers = Buffers { inbox: Inbox::new(), outbox: Vec::new() };
+    let mut buffers = Buffers::default();
     loop {
         match shared.poller.wait(KEEP) {
             Ok(Some(CLOSING)) => return,
@@ -185,7 +185,7 @@ fn work<F: Filter>(shared: &Arc<Shared<F>>, alive: &Sender<Infallible>) {
                 shared.idle.fetch_add(1, Ordering::SeqCst);
             }
             Ok(None) | Err(_) => {
-                buffers = Buffers { inbox: Inbox::new(), outbox: Vec::new() };
+                buffers = Buffers::default();
                 // One of the waiting threads stays.
                 let leave = |idle: usize| (idle > 1).then(|| idle - 1);
                 if shared.idle.fetch_update(Ordering::SeqCst, Ordering::SeqCst, leave).is_ok() {
@@ -276,7 +276,7 @@ impl<F: Filter> Shared<F> {
                 Ok(Pause::Ended) => break,
                 Err(_) => {
                     log::error(self.filter.name(), format_args!("internal error, session ended"));
-                    *buffers = Buffers { inbox: Inbox::new(), outbox: Vec::new() };
+                    *buffers = Buffers::default();
                     break;
                 }
             }

@@ -150,7 +150,7 @@ impl AsFd for Link {
 
 /// Bytes received and not yet worked off. A thread keeps one inbox and lends it to the session that it
 /// serves; between sessions it is empty.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Inbox {
     /// Always at least one byte longer than `end`: see `covered`.
     buffer: Vec<u8>,
@@ -166,11 +166,6 @@ pub struct Inbox {
 impl Inbox {
     /// Room for one frame of the default size, received in one call; larger ones make it grow.
     const USUAL: usize = OVERHEAD + frame::DEFAULT_MAX_PAYLOAD;
-
-    /// An empty inbox without memory.
-    pub const fn new() -> Self {
-        Self { buffer: Vec::new(), start: 0, end: 0, covered: None }
-    }
 
     /// Makes sure that there is memory to receive into.
     ///
@@ -194,7 +189,7 @@ impl Inbox {
     /// Gives the memory back, if there is nothing in it.
     pub fn release(&mut self) {
         if self.is_empty() {
-            *self = Self::new();
+            *self = Self::default();
         }
     }
 
@@ -276,7 +271,7 @@ mod tests {
     }
 
     fn prepared() -> Inbox {
-        let mut inbox = Inbox::new();
+        let mut inbox = Inbox::default();
         inbox.prepare().unwrap();
         inbox
     }
