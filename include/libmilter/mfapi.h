@@ -204,15 +204,7 @@ struct smfiDesc {
     /* DATA. Read only if xxfi_version is above 3. */
     sfsistat (*xxfi_data)(SMFICTX *ctx);
     /* What the MTA offers (actions, steps), and what the filter takes of it. Read only if xxfi_version is above 4. */
-    sfsistat (*xxfi_negotiate)(SMFICTX *ctx,
-                               unsigned long f0,
-                               unsigned long f1,
-                               unsigned long f2,
-                               unsigned long f3,
-                               unsigned long *pf0,
-                               unsigned long *pf1,
-                               unsigned long *pf2,
-                               unsigned long *pf3);
+    sfsistat (*xxfi_negotiate)(SMFICTX *ctx, unsigned long f0, unsigned long f1, unsigned long f2, unsigned long f3, unsigned long *pf0, unsigned long *pf1, unsigned long *pf2, unsigned long *pf3);
 };
 
 /* A pointer to a session. */
@@ -224,56 +216,85 @@ typedef struct smfiDesc smfiDesc_str;
 /* A pointer to it. */
 typedef struct smfiDesc *smfiDesc_ptr;
 
+/* Registers a filter: its name, its callbacks, and the actions that it may want to take. */
 LIBMILTER_API int smfi_register(struct smfiDesc desc);
 
-LIBMILTER_API int smfi_main(void);
+/* Sets where to listen: `unix:path`, `inet:port[@host]`, `inet6:port[@host]`, `fd:number`. */
+LIBMILTER_API int smfi_setconn(char *connspec);
 
-LIBMILTER_API int smfi_stop(void);
-
-LIBMILTER_API int smfi_setconn(char *oconn);
-
-LIBMILTER_API int smfi_settimeout(int otimeout);
-
-LIBMILTER_API int smfi_setbacklog(int obacklog);
-
-LIBMILTER_API int smfi_setdbg(int odbg);
-
+/* Opens the socket that smfi_setconn named; with `rmsocket` a unix socket that is in the way is removed. */
 LIBMILTER_API int smfi_opensocket(bool rmsocket);
 
+/* Sets how many connections may wait to be accepted. */
+LIBMILTER_API int smfi_setbacklog(int obacklog);
+
+/* Sets how many seconds a read from the MTA or a write to it may take. */
+LIBMILTER_API int smfi_settimeout(int otimeout);
+
+/* Sets how much debug output goes to standard error; 0 is none. */
+LIBMILTER_API int smfi_setdbg(int odbg);
+
+/* Sets how many bytes of data a frame may carry; the value before that. */
 LIBMILTER_API size_t smfi_setmaxdatasize(size_t sz);
 
+/* Tells the version of the library; each pointer may be NULL. */
 LIBMILTER_API int smfi_version(unsigned int *pmajor, unsigned int *pminor, unsigned int *ppl);
 
+/* Serves MTAs until the filter is to stop: by smfi_stop or a signal. */
+LIBMILTER_API int smfi_main(void);
+
+/* Lets smfi_main stop, and return once the running messages are done. */
+LIBMILTER_API int smfi_stop(void);
+
+/* The value of a macro, or NULL if the MTA has not sent it. `x` and `{x}` are the same name. */
 LIBMILTER_API char *smfi_getsymval(SMFICTX *ctx, char *symname);
 
-LIBMILTER_API void *smfi_getpriv(SMFICTX *ctx);
-
+/* Sets the pointer that belongs to the filter in this session. */
 LIBMILTER_API int smfi_setpriv(SMFICTX *ctx, void *privatedata);
 
+/* The pointer that smfi_setpriv has set, else NULL. */
+LIBMILTER_API void *smfi_getpriv(SMFICTX *ctx);
+
+/* Sets the SMTP reply of one line that stands for the next SMFIS_REJECT (code 5xx) or SMFIS_TEMPFAIL (4xx). */
 LIBMILTER_API int smfi_setreply(SMFICTX *ctx, char *rcode, char *xcode, char *message);
 
+/* Asks for the macros of a stage (SMFIM_*): names separated by space. To be called in the negotiate callback. */
 LIBMILTER_API int smfi_setsymlist(SMFICTX *ctx, int stage, char *macros);
 
+/* Adds a header field at the end. */
 LIBMILTER_API int smfi_addheader(SMFICTX *ctx, char *headerf, char *headerv);
 
-LIBMILTER_API int smfi_chgheader(SMFICTX *ctx, char *headerf, int index, char *headerv);
+/* Inserts a header field so that `hdridx` fields stand before it. */
+LIBMILTER_API int smfi_insheader(SMFICTX *ctx, int hdridx, char *headerf, char *headerv);
 
-LIBMILTER_API int smfi_insheader(SMFICTX *ctx, int index, char *headerf, char *headerv);
+/* Changes the `hdridx`-th field of this name, or deletes it if the value is NULL or empty. */
+LIBMILTER_API int smfi_chgheader(SMFICTX *ctx, char *headerf, int hdridx, char *headerv);
 
+/* Changes the envelope sender; `args` are ESMTP arguments or NULL. */
 LIBMILTER_API int smfi_chgfrom(SMFICTX *ctx, char *mail, char *args);
 
+/* Adds a recipient. */
 LIBMILTER_API int smfi_addrcpt(SMFICTX *ctx, char *rcpt);
 
+/* Adds a recipient; `args` are ESMTP arguments or NULL. */
 LIBMILTER_API int smfi_addrcpt_par(SMFICTX *ctx, char *rcpt, char *args);
 
+/* Removes a recipient. */
 LIBMILTER_API int smfi_delrcpt(SMFICTX *ctx, char *rcpt);
 
-LIBMILTER_API int smfi_replacebody(SMFICTX *ctx, unsigned char *bodyp, int len);
+/* Replaces the body; several calls send the parts of the new body one after the other. */
+LIBMILTER_API int smfi_replacebody(SMFICTX *ctx, unsigned char *bodyp, int bodylen);
 
+/* Asks the MTA to hold the message. */
 LIBMILTER_API int smfi_quarantine(SMFICTX *ctx, char *reason);
 
+/* Tells the MTA at once that the filter is still working. */
 LIBMILTER_API int smfi_progress(SMFICTX *ctx);
 
+/*
+ * Sets the SMTP reply of one to 32 lines, the last argument being a NULL of type char *, that stands for the next
+ * SMFIS_REJECT (code 5xx) or SMFIS_TEMPFAIL (4xx).
+ */
 LIBMILTER_API int smfi_setmlreply(SMFICTX *ctx, const char *rcode, const char *xcode, ...);
 
 #ifdef __cplusplus
