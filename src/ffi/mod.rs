@@ -13,6 +13,7 @@ mod callbacks;
 mod context;
 mod library;
 mod message;
+pub mod mfdef;
 pub mod types;
 mod variadic;
 

@@ -1,22 +1,11 @@
 //! smfi_setmlreply, the one variadic export. Defining C-variadic functions is not stable in Rust, but here all
 //! variable arguments are `char *`, so they are in integer registers and then on the stack. The entry puts the
-//! registers into memory and passes two arrays on.
+//! registers into memory and passes two arrays on. C's view of it, the prototype, stands in cbindgen.toml.
 
 use super::types::SMFICTX;
 use super::{bytes, context, entry_if};
 use crate::protocol::SmtpReply;
 use std::ffi::{c_char, c_int};
-
-/// Sets the SMTP reply of several lines that stands for the next SMFIS_REJECT (code 5xx) or SMFIS_TEMPFAIL (4xx):
-/// up to 32 strings, then NULL.
-#[cfg(cbindgen)]
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn smfi_setmlreply(
-    ctx: *mut SMFICTX,
-    rcode: *const c_char,
-    xcode: *const c_char,
-    args: ...
-) -> c_int;
 
 /// How many variable arguments come in registers.
 #[cfg(target_arch = "x86_64")]
