@@ -1,0 +1,219 @@
+//! The macros of a session: definitions per stage, lookup, and when they are forgotten (contract 1.5).
+
+/// The stages that have macros, in protocol order. The byte is the command's that the MTA sends next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum MacroStage {
+    /// `C`, 0
+    Connect,
+    /// `H`, 1
+    Helo,
+    /// `M`, 2
+    Mail,
+    /// `R`, 3
+    Rcpt,
+    /// `T`, 4
+    Data,
+    /// `N`, 5
+    EndOfHeader,
+    /// `E`, 6
+    EndOfMessage,
+}
+
+impl MacroStage {
+    /// All of them, in order.
+    pub const ALL: [Self; 7] = [
+        Self::Connect,
+        Self::Helo,
+        Self::Mail,
+        Self::Rcpt,
+        Self::Data,
+        Self::EndOfHeader,
+        Self::EndOfMessage,
+    ];
+
+    /// How many there are.
+    pub const COUNT: usize = Self::ALL.len();
+
+    /// The stage with this number (`SMFIM_*` of C).
+    pub fn from_index(index: i32) -> Option<Self> {
+        Self::ALL.get(usize::try_from(index).ok()?).copied()
+    }
+
+    /// Its number, 0 to 6.
+    pub fn index(self) -> usize {
+        self as usize
+    }
+}
+
+impl TryFrom<u8> for MacroStage {
+    type Error = u8;
+
+    fn try_from(byte: u8) -> Result<Self, u8> {
+        Self::ALL.into_iter().find(|&stage| u8::from(stage) == byte).ok_or(byte)
+    }
+}
+
+impl From<MacroStage> for u8 {
+    fn from(stage: MacroStage) -> Self {
+        b"CHMRTNE"[stage.index()]
+    }
+}
+
+/// The definitions of one session.
+///
+/// Values are handed to C as pointers, so a stage's bytes never move while it keeps its definitions.
+#[derive(Debug, Default)]
+pub struct MacroStore {
+    stages: [Vec<u8>; MacroStage::COUNT],
+}
+
+impl MacroStore {
+    /// Replaces the definitions of a stage by `definitions`: name NUL value NUL, and so on. Bytes without any NUL
+    /// are no definitions: the old ones stay.
+    pub fn define(&mut self, stage: MacroStage, definitions: &[u8]) {
+        if !definitions.contains(&0) {
+            return;
+        }
+        let store = &mut self.stages[stage.index()];
+        store.clear();
+        // One NUL more, so that a value cut off by the end of the frame is a string too.
+        store.reserve_exact(definitions.len() + 1);
+        store.extend_from_slice(definitions);
+        store.push(0);
+    }
+
+    /// Forgets the definitions of all stages behind `stage`.
+    pub fn forget_above(&mut self, stage: MacroStage) {
+        for store in &mut self.stages[stage.index() + 1..] {
+            store.clear();
+        }
+    }
+
+    /// Forgets all definitions.
+    pub fn forget_all(&mut self) {
+        for store in &mut self.stages {
+            store.clear();
+        }
+    }
+
+    /// Gives back the memory of stages without definitions.
+    pub fn release(&mut self) {
+        for store in self.stages.iter_mut().filter(|store| store.is_empty()) {
+            *store = Vec::new();
+        }
+    }
+
+    /// The value of a macro, with its NUL: the latest stage that defines it decides. `x` and `{x}` are the same
+    /// name. A name that stands alone at the end of its definitions has no value.
+    pub fn get(&mut self, name: &[u8]) -> Option<&mut [u8]> {
+        let name = bare(name);
+        if name.is_empty() {
+            return None;
+        }
+        let (stage, value) = self.stages.iter().enumerate().rev().find_map(|(stage, store)| {
+            let value = find(store, name)?;
+            Some((stage, value))
+        })?;
+        value.map(|range| &mut self.stages[stage][range])
+    }
+}
+
+/// `{x}` is `x`; names of more than one character keep their braces.
+fn bare(name: &[u8]) -> &[u8] {
+    match name {
+        [b'{', _, b'}'] => &name[1..2],
+        _ => name,
+    }
+}
+
+/// Where in `store` the value of `name` is, NUL included. The inner option is `None` for a name without value.
+#[expect(clippy::option_option, reason = "not defined, and defined without a value, are two things here")]
+fn find(store: &[u8], name: &[u8]) -> Option<Option<std::ops::Range<usize>>> {
+    // The last byte is the spare NUL, behind definitions that end with NUL themselves unless they were cut off.
+    let end = match store {
+        [.., 0, 0] => store.len() - 1,
+        _ => store.len(),
+    };
+    let mut at = 0;
+    let next = |at: &mut usize| {
+        let start = *at;
+        let length = store[start..end].iter().position(|&b| b == 0)?;
+        *at = start + length + 1;
+        Some(start..*at)
+    };
+    while let Some(key) = next(&mut at) {
+        let value = next(&mut at);
+        if bare(&store[key.start..key.end - 1]) == name {
+            return Some(value);
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn get(store: &mut MacroStore, name: &str) -> Option<String> {
+        let value = store.get(name.as_bytes())?;
+        assert_eq!(value.last(), Some(&0));
+        Some(String::from_utf8(value[..value.len() - 1].to_vec()).unwrap())
+    }
+
+    #[test]
+    fn stages_and_their_bytes() {
+        for (index, byte) in b"CHMRTNE".iter().enumerate() {
+            let stage = MacroStage::try_from(*byte).unwrap();
+            assert_eq!((stage.index(), u8::from(stage)), (index, *byte));
+        }
+        assert_eq!(MacroStage::try_from(b'L'), Err(b'L'));
+        assert_eq!(MacroStage::from_index(7), None);
+        assert_eq!(MacroStage::from_index(-1), None);
+    }
+
+    #[test]
+    fn single_characters_with_and_without_braces() {
+        let mut store = MacroStore::default();
+        store.define(MacroStage::Connect, b"j\0mx\0{i}\0Q1\0{daemon_name}\0smtp\0");
+        assert_eq!(get(&mut store, "j").as_deref(), Some("mx"));
+        assert_eq!(get(&mut store, "{j}").as_deref(), Some("mx"));
+        assert_eq!(get(&mut store, "i").as_deref(), Some("Q1"));
+        assert_eq!(get(&mut store, "{daemon_name}").as_deref(), Some("smtp"));
+        assert_eq!(get(&mut store, "daemon_name"), None);
+        assert_eq!(get(&mut store, ""), None);
+    }
+
+    #[test]
+    fn the_latest_stage_wins() {
+        let mut store = MacroStore::default();
+        store.define(MacroStage::Connect, b"i\0first\0");
+        store.define(MacroStage::EndOfMessage, b"i\0last\0");
+        assert_eq!(get(&mut store, "i").as_deref(), Some("last"));
+        store.forget_above(MacroStage::Mail);
+        assert_eq!(get(&mut store, "i").as_deref(), Some("first"));
+        store.forget_all();
+        assert_eq!(get(&mut store, "i"), None);
+    }
+
+    #[test]
+    fn frames_that_are_odd() {
+        let mut store = MacroStore::default();
+        store.define(MacroStage::Helo, b"a\x001\0");
+        store.define(MacroStage::Helo, b"no definition");
+        assert_eq!(get(&mut store, "a").as_deref(), Some("1"), "a bad frame changes nothing");
+        store.define(MacroStage::Helo, b"a\0cut off");
+        assert_eq!(get(&mut store, "a").as_deref(), Some("cut off"));
+        store.define(MacroStage::Helo, b"b\x002\0a\0");
+        assert_eq!(get(&mut store, "b").as_deref(), Some("2"));
+        assert_eq!(get(&mut store, "a"), None);
+    }
+
+    #[test]
+    fn an_unpaired_name_hides_older_values() {
+        let mut store = MacroStore::default();
+        store.define(MacroStage::Connect, b"a\x001\0");
+        store.define(MacroStage::Helo, b"a\0");
+        assert_eq!(get(&mut store, "a"), None);
+    }
+}
