@@ -1,3 +1,7 @@
 //! A drop-in replacement for sendmail's libmilter.
 
+mod log;
 pub mod protocol;
+pub mod server;
+pub mod session;
+pub mod sys;

@@ -1,0 +1,166 @@
+//! The listening socket, and the unix socket file that goes with it: only a file that this value made itself is
+//! ever removed at the end.
+
+use super::endpoint::Endpoint;
+use crate::sys::socket::{Address, Listening, Socket};
+use std::ffi::OsStr;
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+/// A socket that MTAs connect to.
+#[derive(Debug)]
+pub struct Listener {
+    socket: Listening,
+    file: Option<SocketFile>,
+}
+
+/// Why a socket cannot be opened: what was tried, and what the system said.
+#[derive(Debug)]
+pub struct CannotOpen {
+    doing: &'static str,
+    error: io::Error,
+}
+
+impl std::fmt::Display for CannotOpen {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "cannot {}: {}", self.doing, self.error)
+    }
+}
+
+impl std::error::Error for CannotOpen {}
+
+impl Listener {
+    /// Listens. With `remove_old` a unix socket that is in the way is removed first, but nothing else is.
+    ///
+    /// # Errors
+    /// Something is in the way, or the system refuses.
+    pub fn open(endpoint: &Endpoint, backlog: i32, remove_old: bool) -> Result<Self, CannotOpen> {
+        let because = |doing| move |error| CannotOpen { doing, error };
+        match endpoint {
+            Endpoint::Inherited(fd) => {
+                let socket = Listening::inherit(*fd).map_err(because("take over the descriptor"))?;
+                Ok(Self { socket, file: None })
+            }
+            Endpoint::Inet(address) => {
+                let socket = Listening::bind(Address::Inet(*address), backlog)
+                    .map_err(because("listen on the address"))?;
+                Ok(Self { socket, file: None })
+            }
+            Endpoint::Unix(bytes) => {
+                let path = Path::new(OsStr::from_bytes(bytes));
+                if remove_old {
+                    remove_socket(path).map_err(because("remove the old socket"))?;
+                }
+                let socket =
+                    Listening::bind(Address::Unix(bytes), backlog).map_err(because("listen on the path"))?;
+                let file = SocketFile::at(path).map_err(because("examine the new socket"))?;
+                Ok(Self { socket, file: Some(file) })
+            }
+        }
+    }
+
+    /// Accepts one connection, without waiting.
+    ///
+    /// # Errors
+    /// `WouldBlock` when none waits; see accept(2).
+    pub fn accept(&self) -> io::Result<Socket> {
+        self.socket.accept()
+    }
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        if let Some(file) = &self.file {
+            file.remove();
+        }
+    }
+}
+
+/// A unix socket's file, known by device and inode.
+#[derive(Debug)]
+struct SocketFile {
+    /// Absolute, because daemons change their directory.
+    path: PathBuf,
+    device: u64,
+    inode: u64,
+}
+
+impl SocketFile {
+    fn at(path: &Path) -> io::Result<Self> {
+        let path = std::path::absolute(path)?;
+        let metadata = fs::symlink_metadata(&path)?;
+        Ok(Self { path, device: metadata.dev(), inode: metadata.ino() })
+    }
+
+    /// Removes the file, if it is still the same and the process is not root: root's sockets stay, as scripts
+    /// expect of libmilter.
+    fn remove(&self) {
+        let is_ours = fs::symlink_metadata(&self.path)
+            .is_ok_and(|metadata| metadata.dev() == self.device && metadata.ino() == self.inode);
+        if is_ours && !crate::sys::is_root() {
+            // A directory that the process may no longer write to is no reason to complain at the end.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// Removes the socket at `path`, if there is one.
+fn remove_socket(path: &Path) -> io::Result<()> {
+    match fs::symlink_metadata(path) {
+        Ok(metadata) if metadata.file_type().is_socket() => fs::remove_file(path),
+        Ok(_) => Err(io::Error::other("the file is not a socket")),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn endpoint(path: &Path) -> Endpoint {
+        Endpoint::Unix(path.as_os_str().as_bytes().to_vec())
+    }
+
+    #[test]
+    fn a_socket_in_the_way_is_removed_only_on_request() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        let first = Listener::open(&endpoint(&path), 1, true).unwrap();
+        let error = Listener::open(&endpoint(&path), 1, false).unwrap_err();
+        assert_eq!(error.error.kind(), io::ErrorKind::AddrInUse);
+        let second = Listener::open(&endpoint(&path), 1, true).unwrap();
+        drop(first);
+        assert!(path.exists(), "a successor's socket stays");
+        drop(second);
+        assert_eq!(path.exists(), crate::sys::is_root(), "root's sockets stay");
+    }
+
+    #[test]
+    fn no_other_file_is_ever_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        fs::write(&path, "precious").unwrap();
+        let error = Listener::open(&endpoint(&path), 1, true).unwrap_err();
+        assert_eq!(error.to_string(), "cannot remove the old socket: the file is not a socket");
+        assert_eq!(fs::read_to_string(&path).unwrap(), "precious");
+    }
+
+    #[test]
+    fn only_a_listening_descriptor_is_taken_over() {
+        let (one, _other) = std::os::unix::net::UnixStream::pair().unwrap();
+        let fd = std::os::fd::AsRawFd::as_raw_fd(&one);
+        assert!(Listener::open(&Endpoint::Inherited(fd), 1, false).is_err());
+        assert!(Listener::open(&Endpoint::Inherited(9999), 1, false).is_err());
+    }
+}

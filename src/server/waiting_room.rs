@@ -1,0 +1,93 @@
+//! Sessions whose MTA is silent: they need no thread, no buffers, only their place here and in the poller.
+
+use crate::session::Session;
+use crate::sys::Interest;
+use crate::sys::epoll::Epoll;
+use std::collections::{BTreeSet, HashMap};
+use std::io;
+use std::os::fd::AsFd;
+use std::time::Instant;
+
+/// A session with what the engine knows of it.
+#[derive(Debug)]
+pub struct Seat {
+    /// Its token in the poller, never used twice.
+    pub token: u64,
+    /// The session.
+    pub session: Session,
+    /// Whether the poller knows its connection.
+    pub registered: bool,
+    /// Whether the MTA was silent for too long.
+    pub expired: bool,
+}
+
+/// The silent sessions, and when each of them will have been silent for too long.
+#[derive(Debug, Default)]
+pub struct WaitingRoom {
+    seats: HashMap<u64, (Instant, Seat)>,
+    deadlines: BTreeSet<(Instant, u64)>,
+}
+
+impl WaitingRoom {
+    /// Takes a session in, and lets `poller` report when there is something to read for it.
+    ///
+    /// # Errors
+    /// The poller has no memory left; the session comes back.
+    pub fn enter(
+        &mut self,
+        mut seat: Seat,
+        deadline: Instant,
+        poller: &Epoll,
+    ) -> Result<(), (Box<Seat>, io::Error)> {
+        let fd = seat.session.link().as_fd();
+        let armed = if seat.registered {
+            poller.rearm(fd, Interest::Read, seat.token)
+        } else {
+            poller.add(fd, seat.token)
+        };
+        if let Err(error) = armed {
+            return Err((Box::new(seat), error));
+        }
+        seat.registered = true;
+        self.deadlines.insert((deadline, seat.token));
+        self.seats.insert(seat.token, (deadline, seat));
+        Ok(())
+    }
+
+    /// Hands a session out that the poller has reported.
+    pub fn leave(&mut self, token: u64) -> Option<Seat> {
+        let (deadline, seat) = self.seats.remove(&token)?;
+        self.deadlines.remove(&(deadline, token));
+        Some(seat)
+    }
+
+    /// Lets the poller report all sessions whose deadline has come; the next deadline after `now`.
+    pub fn expire(&mut self, now: Instant, poller: &Epoll) -> Option<Instant> {
+        while let Some(&(deadline, token)) = self.deadlines.first() {
+            if deadline > now {
+                return Some(deadline);
+            }
+            self.deadlines.pop_first();
+            if let Some((_, seat)) = self.seats.get_mut(&token) {
+                seat.expired = true;
+                nudge(seat, poller);
+            }
+        }
+        None
+    }
+
+    /// Lets the poller report all sessions that must end because the process stops.
+    pub fn nudge_ending(&self, poller: &Epoll) {
+        self.seats
+            .values()
+            .filter(|(_, seat)| seat.session.must_end())
+            .for_each(|(_, seat)| nudge(seat, poller));
+    }
+}
+
+/// Makes a thread take the session up although there may be nothing to read: a connection can nearly always be
+/// written to, and if it can't now, it can when the MTA reads or goes.
+fn nudge(seat: &Seat, poller: &Epoll) {
+    // It can't fail: the descriptor is in the poller.
+    let _ = poller.rearm(seat.session.link().as_fd(), Interest::Write, seat.token);
+}

@@ -1,0 +1,237 @@
+//! What a filter sees of its session: the thing behind `SMFICTX`. It is shared between the session's thread, the
+//! callbacks and whatever helper threads a filter lets loose on it, so all methods take `&self`. No callback
+//! ever runs under its lock.
+
+use super::eom::{EomScope, NotSent};
+use super::link::Link;
+use crate::protocol::reply::Negotiated;
+use crate::protocol::{Actions, Agreement, MacroStage, MacroStore, Modification, Reply, SmtpReply};
+use parking_lot::Mutex;
+use std::ffi::c_void;
+use std::io;
+use std::ptr::NonNull;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering};
+
+/// How many bytes of replies are gathered before they are sent without waiting for more.
+const GATHER: usize = 1 << 16;
+
+/// The filter's view of one session.
+#[derive(Debug)]
+pub struct Context {
+    private: AtomicPtr<c_void>,
+    /// The modifications agreed on.
+    actions: AtomicU32,
+    /// Between BODYEOB and the next command.
+    in_eom: AtomicBool,
+    max_payload: usize,
+    shared: Mutex<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    macros: MacroStore,
+    reply: Option<SmtpReply>,
+    macro_lists: Vec<(MacroStage, Vec<u8>)>,
+    /// Replies that have not been sent yet.
+    outbox: Vec<u8>,
+    /// `None` once the session has ended.
+    link: Option<Arc<Link>>,
+    /// Why sending failed; nothing is sent after that.
+    broken: Option<io::Error>,
+}
+
+impl Context {
+    /// The context of a new session; `max_payload` bounds what the filter may send in one frame, in bytes.
+    pub fn new(link: Arc<Link>, max_payload: usize) -> Self {
+        Self {
+            private: AtomicPtr::new(std::ptr::null_mut()),
+            actions: AtomicU32::new(0),
+            in_eom: AtomicBool::new(false),
+            max_payload,
+            shared: Mutex::new(Shared {
+                macros: MacroStore::default(),
+                reply: None,
+                macro_lists: Vec::new(),
+                outbox: Vec::new(),
+                link: Some(link),
+                broken: None,
+            }),
+        }
+    }
+
+    /// The filter's own pointer; null if it has set none.
+    pub fn private(&self) -> *mut c_void {
+        self.private.load(Ordering::Acquire)
+    }
+
+    /// Sets the filter's own pointer.
+    pub fn set_private(&self, pointer: *mut c_void) {
+        self.private.store(pointer, Ordering::Release);
+    }
+
+    /// The value of a macro: a string that ends with NUL. It may be written to, and stays where it is until its
+    /// stage is defined anew or forgotten.
+    pub fn macro_value(&self, name: &[u8]) -> Option<NonNull<u8>> {
+        let mut shared = self.shared.lock();
+        shared.macros.get(name).map(|value| NonNull::from(value).cast())
+    }
+
+    /// Stores a reply for the next verdict that it fits; an older one is forgotten.
+    pub fn set_reply(&self, reply: SmtpReply) {
+        self.shared.lock().reply = Some(reply);
+    }
+
+    /// Asks for macros at a stage: names separated by space. Each stage can be asked for once in a session.
+    pub fn request_macros(&self, stage: MacroStage, names: &[u8]) -> bool {
+        let lists = &mut self.shared.lock().macro_lists;
+        let fresh = lists.iter().all(|(listed, _)| *listed != stage);
+        if fresh {
+            lists.push((stage, names.to_vec()));
+        }
+        fresh
+    }
+
+    /// The right to make a modification, if it is the time for it and `action` was agreed on.
+    pub fn eom(&self, action: Actions) -> Option<EomScope<'_>> {
+        let actions = Actions::from_bits_retain(self.actions.load(Ordering::Acquire));
+        (self.in_eom.load(Ordering::Acquire) && actions.contains(action)).then(|| EomScope::new(self))
+    }
+
+    /// Tells the MTA at once that the filter is still working.
+    ///
+    /// # Errors
+    /// The connection is broken or the session has ended.
+    pub fn progress(&self) -> Result<(), NotSent> {
+        self.emit(Modification::Progress, true)
+    }
+
+    /// Puts a modification into the outbox; sends the outbox if `now`, or if much has gathered.
+    pub(super) fn emit(&self, modification: Modification<'_>, now: bool) -> Result<(), NotSent> {
+        let shared = &mut *self.shared.lock();
+        if shared.link.is_none() || shared.broken.is_some() {
+            return Err(NotSent::Disconnected);
+        }
+        modification.encode(&mut shared.outbox, self.max_payload).map_err(|_| NotSent::TooLarge)?;
+        if now || shared.outbox.len() >= GATHER { shared.flush() } else { Ok(()) }
+    }
+}
+
+impl Shared {
+    fn flush(&mut self) -> Result<(), NotSent> {
+        if self.outbox.is_empty() {
+            return Ok(());
+        }
+        if let (Some(link), None) = (&self.link, &self.broken) {
+            self.broken = link.send(&self.outbox).err();
+        }
+        self.outbox.clear();
+        if self.broken.is_some() { Err(NotSent::Disconnected) } else { Ok(()) }
+    }
+}
+
+/// The session's own side of the context.
+impl Context {
+    /// Lends the memory that gathers replies.
+    pub(super) fn lend_outbox(&self, outbox: Vec<u8>) {
+        self.shared.lock().outbox = outbox;
+    }
+
+    /// Takes the lent memory back; nothing waits in it any more.
+    pub(super) fn take_outbox(&self) -> Vec<u8> {
+        std::mem::take(&mut self.shared.lock().outbox)
+    }
+
+    /// Answers OPTNEG, with the macro lists that the filter has asked for so far.
+    pub(super) fn agreed(&self, agreement: &Agreement) {
+        self.actions.store(agreement.actions().bits(), Ordering::Release);
+        let shared = &mut *self.shared.lock();
+        let mut macro_lists = std::mem::take(&mut shared.macro_lists);
+        macro_lists.sort_unstable_by_key(|(stage, _)| *stage);
+        let answer = Negotiated {
+            version: agreement.version(),
+            actions: agreement.actions().bits(),
+            steps: agreement.told().bits(),
+            macro_lists,
+        };
+        answer.encode(&mut shared.outbox);
+        // They stay: a stage can be asked for once in a session.
+        shared.macro_lists = answer.macro_lists;
+    }
+
+    /// Answers a command.
+    pub(super) fn answer(&self, reply: Reply<'_>) {
+        let shared = &mut *self.shared.lock();
+        reply.encode(&mut shared.outbox);
+        if shared.outbox.len() >= GATHER {
+            // If it fails, the next flush says so.
+            let _ = shared.flush();
+        }
+    }
+
+    /// Answers with the stored reply, if it is a permanent one (`5`) or a temporary one (`4`) as asked for; it
+    /// is used up by that.
+    pub(super) fn answer_stored(&self, permanent: bool) -> bool {
+        let shared = &mut *self.shared.lock();
+        let Some(reply) = shared.reply.take_if(|reply| reply.is_permanent() == permanent) else {
+            return false;
+        };
+        Reply::Custom(reply.as_bytes()).encode(&mut shared.outbox);
+        true
+    }
+
+    /// Sends what has gathered.
+    ///
+    /// # Errors
+    /// Why sending failed, now or before.
+    pub(super) fn flush(&self) -> Result<(), io::Error> {
+        let shared = &mut *self.shared.lock();
+        match shared.flush() {
+            Ok(()) => Ok(()),
+            Err(_) => {
+                Err(shared.broken.as_ref().map_or(io::ErrorKind::NotConnected.into(), |e| e.kind().into()))
+            }
+        }
+    }
+
+    /// Opens or closes the time for modifications.
+    pub(super) fn set_eom(&self, open: bool) {
+        self.in_eom.store(open, Ordering::Release);
+    }
+
+    /// Replaces the macros of a stage.
+    pub(super) fn define_macros(&self, stage: MacroStage, definitions: &[u8]) {
+        self.shared.lock().macros.define(stage, definitions);
+    }
+
+    /// Forgets the macros of all stages behind `stage`.
+    pub(super) fn forget_macros_above(&self, stage: MacroStage) {
+        self.shared.lock().macros.forget_above(stage);
+    }
+
+    /// Forgets all macros.
+    pub(super) fn forget_macros(&self) {
+        self.shared.lock().macros.forget_all();
+    }
+
+    /// Gives back memory that a silent session does not need.
+    pub(super) fn shrink(&self) {
+        self.shared.lock().macros.release();
+    }
+
+    /// The session is over: every later call fails, whoever still holds a pointer to this context.
+    pub(super) fn end(&self) {
+        self.set_eom(false);
+        self.actions.store(0, Ordering::Release);
+        let shared = &mut *self.shared.lock();
+        shared.link = None;
+        shared.macros = MacroStore::default();
+        shared.macro_lists = Vec::new();
+        shared.reply = None;
+    }
+
+    /// Whether the session is over.
+    pub fn has_ended(&self) -> bool {
+        self.shared.lock().link.is_none()
+    }
+}

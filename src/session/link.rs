@@ -1,0 +1,336 @@
+//! The connection to the MTA, with its deadlines: the one place that reads and writes the socket. It moves
+//! bytes; frames are cut out of them by [`Inbox`].
+
+use super::shutdown::Shutdown;
+use crate::protocol::frame::{self, Frame, FrameError, OVERHEAD};
+use crate::sys::socket::Socket;
+use crate::sys::{self, Interest, Woken};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How long a thread waits for an MTA's next command before it looks for something else to do.
+pub const MOMENT: Duration = Duration::from_millis(100);
+
+/// One connection, and how long it may take.
+#[derive(Debug)]
+pub struct Link {
+    socket: Socket,
+    timeout: Duration,
+    shutdown: Arc<Shutdown>,
+}
+
+/// What waiting for the MTA has brought.
+#[derive(Debug)]
+pub enum Arrival {
+    /// More bytes are in the inbox.
+    Bytes,
+    /// Nothing for a [`MOMENT`], and no frame is under way.
+    Silence,
+    /// The session is to end because the process stops.
+    Shutdown,
+    /// The MTA has closed the connection.
+    Closed,
+    /// Nothing, or not a whole frame, within the timeout.
+    TimedOut,
+    /// The connection broke.
+    Broken(io::Error),
+}
+
+impl From<io::Result<usize>> for Arrival {
+    fn from(received: io::Result<usize>) -> Self {
+        match received {
+            Ok(0) => Self::Closed,
+            Ok(_) => Self::Bytes,
+            Err(error) => Self::Broken(error),
+        }
+    }
+}
+
+impl Link {
+    /// Takes over a new connection; `timeout` bounds each frame, and each silence between frames.
+    ///
+    /// # Errors
+    /// The socket refuses its settings.
+    pub fn new(socket: Socket, timeout: Duration, shutdown: Arc<Shutdown>) -> io::Result<Self> {
+        socket.set_patience(MOMENT)?;
+        Ok(Self { socket, timeout, shutdown })
+    }
+
+    /// The timeout in force.
+    pub fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
+    /// The state that says when sessions end.
+    pub fn shutdown(&self) -> &Shutdown {
+        &self.shutdown
+    }
+
+    /// Waits for bytes. A frame that has begun must be complete before `frame_deadline`, which this
+    /// function sets when it sees the first part of a frame.
+    pub(super) fn receive(
+        &self,
+        inbox: &mut Inbox,
+        in_message: bool,
+        frame_deadline: &mut Option<Instant>,
+    ) -> Arrival {
+        if !inbox.is_empty() {
+            let deadline = *frame_deadline.get_or_insert_with(|| Instant::now() + self.timeout);
+            return self.receive_until(inbox, in_message, deadline);
+        }
+        *frame_deadline = None;
+        match self.socket.receive(inbox.room()) {
+            Ok(count) => inbox.received(count),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Arrival::Silence,
+            Err(error) => Arrival::Broken(error),
+        }
+    }
+
+    /// Waits until there is something to do for the session: bytes, or the end of the process; `false` if there
+    /// is not before `deadline`.
+    pub(super) fn wait(&self, in_message: bool, deadline: Instant) -> bool {
+        let woken = sys::wait(self.socket.as_fd(), Interest::Read, self.shutdown.alarm(in_message), deadline);
+        // If the wait itself fails, receiving will find out why.
+        !matches!(woken, Ok(Woken::TimedOut))
+    }
+
+    /// Waits for bytes until `deadline`, or until the process stops.
+    fn receive_until(&self, inbox: &mut Inbox, in_message: bool, deadline: Instant) -> Arrival {
+        loop {
+            match self.socket.try_receive(inbox.room()) {
+                Ok(count) => return inbox.received(count),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Arrival::Broken(error),
+            }
+            match sys::wait(self.socket.as_fd(), Interest::Read, self.shutdown.alarm(in_message), deadline) {
+                Ok(Woken::Ready) => {}
+                Ok(Woken::Alarm) => return Arrival::Shutdown,
+                Ok(Woken::TimedOut) => return Arrival::TimedOut,
+                Err(error) => return Arrival::Broken(error),
+            }
+        }
+    }
+
+    /// Sends all of `bytes`.
+    ///
+    /// # Errors
+    /// The connection broke, the MTA did not take the bytes within the timeout, or the process aborts.
+    pub(super) fn send(&self, mut bytes: &[u8]) -> io::Result<()> {
+        let mut deadline = None;
+        while !bytes.is_empty() {
+            match self.socket.try_send(bytes) {
+                Ok(count) => bytes = &bytes[count..],
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    let deadline = *deadline.get_or_insert_with(|| Instant::now() + self.timeout);
+                    match sys::wait(
+                        self.socket.as_fd(),
+                        Interest::Write,
+                        self.shutdown.alarm(true),
+                        deadline,
+                    )? {
+                        Woken::Ready => {}
+                        Woken::Alarm => return Err(io::ErrorKind::ConnectionAborted.into()),
+                        Woken::TimedOut => return Err(io::ErrorKind::TimedOut.into()),
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl AsFd for Link {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+/// Bytes received and not yet worked off. A thread keeps one inbox and lends it to the session that it
+/// serves; between sessions it is empty.
+#[derive(Debug)]
+pub struct Inbox {
+    /// Always at least one byte longer than `end`: see `covered`.
+    buffer: Vec<u8>,
+    /// Where the first byte stands that belongs to no frame handed out.
+    start: usize,
+    /// Where the received bytes end.
+    end: usize,
+    /// The byte behind the frame handed out last. While the frame is in use a NUL stands in its place, which
+    /// keeps sloppy string code in filters from running off the end.
+    covered: Option<u8>,
+}
+
+impl Inbox {
+    /// Room for one frame of the default size, received in one call; larger ones make it grow.
+    const USUAL: usize = OVERHEAD + frame::DEFAULT_MAX_PAYLOAD;
+
+    /// An empty inbox without memory.
+    pub const fn new() -> Self {
+        Self { buffer: Vec::new(), start: 0, end: 0, covered: None }
+    }
+
+    /// Makes sure that there is memory to receive into.
+    ///
+    /// # Errors
+    /// There is none.
+    pub(super) fn prepare(&mut self) -> io::Result<()> {
+        if self.buffer.is_empty() {
+            self.grow(Self::USUAL)?;
+        }
+        Ok(())
+    }
+
+    /// Forgets what is left of a session.
+    pub(super) fn clear(&mut self) {
+        (self.start, self.end, self.covered) = (0, 0, None);
+        if self.buffer.len() > Self::USUAL + 1 {
+            self.buffer = Vec::new();
+        }
+    }
+
+    /// Gives the memory back, if there is nothing in it.
+    pub fn release(&mut self) {
+        if self.is_empty() {
+            *self = Self::new();
+        }
+    }
+
+    /// Whether all received bytes have been handed out.
+    pub fn is_empty(&self) -> bool {
+        self.start == self.end
+    }
+
+    /// Takes the next complete frame out. It stands where it was received, with one NUL behind it.
+    ///
+    /// # Errors
+    /// The bytes are not a frame.
+    pub(super) fn next_frame(&mut self, max_payload: usize) -> Result<Option<Frame<'_>>, FrameError> {
+        self.uncover();
+        let Some(length) = frame::measure(&self.buffer[self.start..self.end], max_payload)? else {
+            return Ok(None);
+        };
+        let (from, to) = (self.start, self.start + length);
+        if to > self.end {
+            return Ok(None);
+        }
+        self.covered = Some(std::mem::replace(&mut self.buffer[to], 0));
+        self.start = to;
+        Ok(Some(frame::read(&mut self.buffer[from..to])))
+    }
+
+    /// Room to receive into: at least what the frame under way still needs, if memory allows; never empty.
+    fn room(&mut self) -> &mut [u8] {
+        self.uncover();
+        if self.start > 0 {
+            self.buffer.copy_within(self.start..self.end, 0);
+            (self.start, self.end) = (0, self.end - self.start);
+        }
+        // The frame's length was checked against the limit before anyone came here for more bytes.
+        if let Ok(Some(length)) = frame::measure(&self.buffer[..self.end], usize::MAX)
+            && length > self.buffer.len() - 1
+        {
+            // Without memory for the whole of it the frame cannot be taken; the room is full then, and a receive
+            // of 0 bytes ends the session.
+            let _ = self.grow(length);
+        }
+        let last = self.buffer.len() - 1;
+        &mut self.buffer[self.end..last]
+    }
+
+    fn received(&mut self, count: usize) -> Arrival {
+        self.end += count;
+        Arrival::from(Ok(count))
+    }
+
+    fn uncover(&mut self) {
+        if let Some(byte) = self.covered.take() {
+            self.buffer[self.start] = byte;
+        }
+    }
+
+    fn grow(&mut self, bytes: usize) -> io::Result<()> {
+        let length = bytes + 1;
+        self.buffer.try_reserve_exact(length - self.buffer.len()).map_err(io::Error::other)?;
+        self.buffer.resize(length, 0);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn deliver(inbox: &mut Inbox, bytes: &[u8]) {
+        inbox.room()[..bytes.len()].copy_from_slice(bytes);
+        inbox.received(bytes.len());
+    }
+
+    fn next(inbox: &mut Inbox) -> Option<(u8, Vec<u8>)> {
+        inbox
+            .next_frame(frame::DEFAULT_MAX_PAYLOAD)
+            .unwrap()
+            .map(|frame| (frame.kind, frame.payload.to_vec()))
+    }
+
+    fn prepared() -> Inbox {
+        let mut inbox = Inbox::new();
+        inbox.prepare().unwrap();
+        inbox
+    }
+
+    #[test]
+    fn several_frames_in_one_delivery() {
+        let mut inbox = prepared();
+        deliver(&mut inbox, b"\0\0\0\x02Ha\0\0\0\x01T\0\0");
+        assert_eq!(next(&mut inbox), Some((b'H', b"a".to_vec())));
+        assert_eq!(next(&mut inbox), Some((b'T', vec![])));
+        assert_eq!(next(&mut inbox), None);
+        assert!(!inbox.is_empty());
+        deliver(&mut inbox, b"\0\x02Bx");
+        assert_eq!(next(&mut inbox), Some((b'B', b"x".to_vec())));
+        assert!(inbox.is_empty());
+    }
+
+    #[test]
+    fn a_nul_stands_behind_every_payload_and_harms_nothing() {
+        let mut inbox = prepared();
+        deliver(&mut inbox, b"\0\0\0\x02Ha\xff");
+        let frame = inbox.next_frame(10).unwrap().unwrap();
+        assert_eq!(frame.payload, b"a");
+        let behind = inbox.start;
+        assert_eq!(inbox.buffer[behind], 0);
+        deliver(&mut inbox, b"\xff\xff\xff");
+        assert_eq!(
+            inbox.next_frame(10),
+            Err(FrameError::TooLong { payload: 0xffff_fffe, max: 10 }),
+            "the covered byte is back in its place"
+        );
+    }
+
+    #[test]
+    fn the_largest_usual_frame_fits_into_one_receive() {
+        let mut inbox = prepared();
+        assert_eq!(inbox.room().len(), 65_540);
+    }
+
+    #[test]
+    fn a_larger_frame_makes_room_for_itself_and_gives_it_back() {
+        let mut inbox = prepared();
+        let payload = vec![b'x'; 200_000];
+        let mut bytes = Vec::new();
+        frame::append(&mut bytes, b'B', &[&payload]);
+        let mut rest = &bytes[..];
+        while !rest.is_empty() {
+            let count = inbox.room().len().min(rest.len());
+            deliver(&mut inbox, &rest[..count]);
+            rest = &rest[count..];
+        }
+        let frame = inbox.next_frame(1 << 20).unwrap().unwrap();
+        assert_eq!(frame.payload, payload);
+        inbox.clear();
+        assert!(inbox.buffer.is_empty());
+    }
+}

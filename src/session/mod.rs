@@ -1,0 +1,365 @@
+//! One connection to an MTA: [`Session::run`] is the file to read first. It reads, decodes, advances, dispatches
+//! and answers, frame by frame, until the MTA falls silent or the session ends.
+
+pub mod context;
+pub mod eom;
+pub mod filter;
+pub mod link;
+pub mod shutdown;
+
+use crate::log;
+use crate::protocol::negotiate::{Answers, agree};
+use crate::protocol::{
+    Agreement, Command, FrameError, Kind, MacroStage, Malformed, Offer, Refusal, Reply, Stage, Steps,
+};
+pub use context::Context;
+pub use filter::{Filter, Verdict};
+use link::Arrival;
+pub use link::{Inbox, Link};
+pub use shutdown::Shutdown;
+use std::io;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// What a thread lends to the session that it serves.
+#[derive(Debug)]
+pub struct Buffers {
+    /// Received bytes.
+    pub inbox: Inbox,
+    /// Replies to be sent.
+    pub outbox: Vec<u8>,
+}
+
+/// Why [`Session::run`] has returned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pause {
+    /// The MTA is silent, between two frames. Call again when there is something to read.
+    Silent,
+    /// The session is over, close was called.
+    Ended,
+}
+
+/// Why a session ends.
+#[derive(Debug)]
+enum End {
+    /// The MTA said QUIT.
+    Quit,
+    /// The MTA closed the connection.
+    Closed,
+    /// The process stops.
+    Shutdown,
+    /// Nothing came, or not a whole frame, or the MTA did not take a reply in time.
+    TimedOut,
+    /// The connection broke.
+    Broken(io::Error),
+    /// A frame that is none.
+    Frame(FrameError),
+    /// A command that is none.
+    Malformed(Malformed),
+    /// MTA and filter do not agree.
+    Refused(Refusal),
+    /// A callback's status is none.
+    Status(Kind, i32),
+}
+
+impl End {
+    /// What to log, unless the end is an orderly one.
+    fn complaint(&self) -> Option<String> {
+        Some(match self {
+            Self::Quit | Self::Closed | Self::Shutdown => return None,
+            Self::TimedOut => "timed out waiting for the MTA, session ended".to_owned(),
+            Self::Broken(error) => format!("connection to the MTA broke: {error}"),
+            Self::Frame(error) => format!("protocol error: {error}, session ended"),
+            Self::Malformed(error) => format!("protocol error: {error}, session ended"),
+            Self::Refused(refusal) => format!("{refusal}, session ended"),
+            Self::Status(kind, status) => {
+                format!("the {} callback returned {status}, which is no status, session ended", kind.name())
+            }
+        })
+    }
+}
+
+/// The state of one connection, between and during calls of [`Session::run`].
+#[derive(Debug)]
+pub struct Session {
+    link: Arc<Link>,
+    ctx: Arc<Context>,
+    stage: Stage,
+    /// `None` before negotiation.
+    agreement: Option<Agreement>,
+    /// The largest payload taken from the MTA, in bytes.
+    max_payload: usize,
+    /// Whether the filter is owed a call of close.
+    open: bool,
+    /// When the frame under way must be complete.
+    frame_deadline: Option<Instant>,
+}
+
+impl Session {
+    /// A session on a new connection. Both directions carry at most `max_payload` bytes in a frame.
+    pub fn new(link: Link, max_payload: usize) -> Self {
+        let link = Arc::new(link);
+        Self {
+            ctx: Arc::new(Context::new(Arc::clone(&link), max_payload)),
+            link,
+            stage: Stage::Init,
+            agreement: None,
+            max_payload,
+            open: true,
+            frame_deadline: None,
+        }
+    }
+
+    /// The connection, to wait for its readiness.
+    pub fn link(&self) -> &Link {
+        &self.link
+    }
+
+    /// The filter's view of the session. It outlives the session for whoever keeps it.
+    pub fn context(&self) -> &Arc<Context> {
+        &self.ctx
+    }
+
+    /// Whether the session should go on, given the state of the process.
+    pub fn must_end(&self) -> bool {
+        self.link.shutdown().ends(self.stage.in_message())
+    }
+
+    /// Serves the MTA until it is silent for a moment or the session ends. Call it when there is something to
+    /// read, when [`Self::must_end`], or, with `expired`, when the silence has lasted too long.
+    pub fn run<F: Filter>(&mut self, filter: &F, buffers: &mut Buffers, expired: bool) -> Pause {
+        self.ctx.lend_outbox(std::mem::take(&mut buffers.outbox));
+        let result = if expired { Err(End::TimedOut) } else { self.serve(filter, &mut buffers.inbox) };
+        let pause = match result {
+            Ok(()) => Pause::Silent,
+            Err(end) => {
+                self.end(filter, &end);
+                buffers.inbox.clear();
+                Pause::Ended
+            }
+        };
+        buffers.outbox = self.ctx.take_outbox();
+        pause
+    }
+
+    /// [`Self::run`] for a thread that has nothing else to do: waits through silences, up to the timeout.
+    pub fn run_to_end<F: Filter>(&mut self, filter: &F, buffers: &mut Buffers) -> Pause {
+        let mut expired = false;
+        while self.run(filter, buffers, expired) == Pause::Silent {
+            self.shrink();
+            buffers.inbox.release();
+            let deadline = Instant::now() + self.link.timeout().saturating_sub(link::MOMENT);
+            expired = !self.link.wait(self.stage.in_message(), deadline);
+        }
+        Pause::Ended
+    }
+
+    /// Gives back memory that a silent session does not need.
+    pub fn shrink(&self) {
+        self.ctx.shrink();
+    }
+
+    /// The walk of one packet, over and over. `Ok` when the MTA is silent.
+    fn serve<F: Filter>(&mut self, filter: &F, inbox: &mut Inbox) -> Result<(), End> {
+        inbox.prepare().map_err(End::Broken)?;
+        loop {
+            while let Some(frame) = inbox.next_frame(self.max_payload).map_err(End::Frame)? {
+                self.frame_deadline = None;
+                let kind = Kind::try_from(frame.kind).map_err(End::Malformed)?;
+                self.take(filter, kind, frame.payload)?;
+            }
+            self.ctx.flush().map_err(broken)?;
+            let in_message = self.stage.in_message();
+            if self.link.shutdown().ends(in_message) {
+                return Err(End::Shutdown);
+            }
+            match self.link.receive(inbox, in_message, &mut self.frame_deadline) {
+                Arrival::Bytes => {}
+                Arrival::Silence => return Ok(()),
+                Arrival::Shutdown => return Err(End::Shutdown),
+                Arrival::Closed => return Err(End::Closed),
+                Arrival::TimedOut => return Err(End::TimedOut),
+                Arrival::Broken(error) => return Err(broken(error)),
+            }
+        }
+    }
+
+    /// Takes one command: advance, dispatch, answer.
+    fn take<F: Filter>(&mut self, filter: &F, kind: Kind, payload: &mut [u8]) -> Result<(), End> {
+        self.ctx.set_eom(false);
+        if let Some(target) = Stage::of(kind) {
+            if !self.advance(filter, target) {
+                return if kind == Kind::Quit { Err(End::Quit) } else { Ok(()) };
+            }
+            self.forget_macros(kind);
+        }
+        if !filter.has(kind) {
+            // What no callback will see is not even decoded.
+            return match payload {
+                [] if kind.needs_payload() => Err(End::Malformed(Malformed::NoData(kind))),
+                _ => self.answer(filter, kind, Verdict::Continue, false),
+            };
+        }
+        let ctx = &*self.ctx;
+        let verdict = match Command::decode(kind, payload).map_err(End::Malformed)? {
+            Command::Negotiate(offer) => return self.negotiate(filter, &offer),
+            Command::Macro(Some(stage), definitions) => return Ok(ctx.define_macros(stage, definitions)),
+            Command::Macro(None, _) => return Ok(()),
+            Command::Connect(host, peer) => filter.connect(ctx, host, peer),
+            Command::Helo(name) => filter.helo(ctx, name),
+            Command::Mail(arguments) => filter.mail(ctx, arguments),
+            Command::Rcpt(arguments) => filter.rcpt(ctx, arguments),
+            Command::Data => filter.data(ctx),
+            Command::Header(name, value) => filter.header(ctx, name, value),
+            Command::EndOfHeader => filter.end_of_header(ctx),
+            Command::Body(piece) => filter.body(ctx, piece),
+            Command::EndOfMessage(piece) => self.end_of_message(filter, piece),
+            Command::Unknown(line) => filter.unknown(ctx, line),
+            Command::Abort => return Ok(filter.abort(ctx)),
+            Command::Quit => return Err(End::Quit),
+            Command::QuitNewConnection => return Ok(self.start_over(filter)),
+        };
+        self.answer(filter, kind, verdict, true)
+    }
+
+    /// Moves to the command's stage (contract 1.6); `false` if the command is to be dropped.
+    fn advance<F: Filter>(&mut self, filter: &F, target: Stage) -> bool {
+        let off = self.off(filter);
+        if !self.stage.leads_to(target, off) {
+            // A command out of order ends the message, and is then taken as if after HELO.
+            if self.stage.in_message() {
+                filter.abort(&self.ctx);
+            }
+            self.stage = Stage::Helo;
+            if !self.stage.leads_to(target, off) {
+                return false;
+            }
+        }
+        self.stage = target;
+        self.open = true;
+        true
+    }
+
+    fn off<F: Filter>(&self, filter: &F) -> Steps {
+        self.agreement.map_or_else(|| filter.wants().off, |agreement| agreement.off())
+    }
+
+    fn forget_macros(&self, kind: Kind) {
+        match kind {
+            Kind::Negotiate => self.ctx.forget_macros(),
+            Kind::Connect => self.ctx.forget_macros_above(MacroStage::Connect),
+            Kind::Helo => self.ctx.forget_macros_above(MacroStage::Helo),
+            Kind::Mail => self.ctx.forget_macros_above(MacroStage::Mail),
+            Kind::Rcpt => self.ctx.forget_macros_above(MacroStage::Rcpt),
+            _ => {}
+        }
+    }
+
+    fn negotiate<F: Filter>(&mut self, filter: &F, offer: &Offer) -> Result<(), End> {
+        let choice = filter.negotiate(&self.ctx, offer).map_err(End::Refused)?;
+        let agreement = agree(offer, &filter.wants(), choice).map_err(End::Refused)?;
+        self.ctx.agreed(&agreement);
+        self.agreement = Some(agreement);
+        Ok(())
+    }
+
+    /// A last piece of the body and the end of the message, answered together.
+    fn end_of_message<F: Filter>(&self, filter: &F, piece: &mut [u8]) -> Verdict {
+        self.ctx.set_eom(true);
+        if !piece.is_empty() && filter.has(Kind::Body) {
+            match filter.body(&self.ctx, piece) {
+                Verdict::Continue | Verdict::Skip | Verdict::NoReply => {}
+                verdict => return verdict,
+            }
+        }
+        filter.end_of_message(&self.ctx)
+    }
+
+    /// QUIT_NC: this SMTP session ends, the next one comes over the same connection.
+    fn start_over<F: Filter>(&mut self, filter: &F) {
+        self.close(filter);
+        self.ctx.forget_macros();
+    }
+
+    /// Answers a command as the verdict, the agreement and the stored reply say, and moves on.
+    fn answer<F: Filter>(
+        &mut self,
+        filter: &F,
+        kind: Kind,
+        verdict: Verdict,
+        called: bool,
+    ) -> Result<(), End> {
+        let answers =
+            self.agreement.map_or(Answers::Filter, |agreement| agreement.answers(self.stage.no_reply()));
+        match answers {
+            Answers::Filter => self.answer_for_filter(kind, verdict)?,
+            Answers::Library => self.ctx.answer(Reply::Continue),
+            Answers::Nobody => {}
+        }
+        if answers != Answers::Filter && called && verdict != Verdict::NoReply {
+            log::error(
+                filter.name(),
+                format_args!(
+                    "the {} callback returned {verdict:?} although no reply was agreed on",
+                    kind.name()
+                ),
+            );
+        }
+        match (verdict, kind) {
+            (Verdict::Accept, _) => self.stage = Stage::Helo,
+            (Verdict::Reject | Verdict::TempFail | Verdict::Discard, Kind::Rcpt | Kind::Unknown) => {}
+            (Verdict::Reject | Verdict::TempFail | Verdict::Discard, _) => self.stage = Stage::Helo,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn answer_for_filter(&self, kind: Kind, verdict: Verdict) -> Result<(), End> {
+        let reply = match verdict {
+            Verdict::Reject if self.ctx.answer_stored(true) => return Ok(()),
+            Verdict::TempFail if self.ctx.answer_stored(false) => return Ok(()),
+            Verdict::NoReply => return Ok(()),
+            Verdict::Invalid(status) => return Err(End::Status(kind, status)),
+            Verdict::Continue => Reply::Continue,
+            Verdict::Reject => Reply::Reject,
+            Verdict::Discard => Reply::Discard,
+            Verdict::Accept => Reply::Accept,
+            Verdict::TempFail => Reply::TempFail,
+            Verdict::Skip => Reply::Skip,
+        };
+        self.ctx.answer(reply);
+        Ok(())
+    }
+
+    /// The end of the connection: what was answered goes out, the filter hears of the end.
+    fn end<F: Filter>(&mut self, filter: &F, end: &End) {
+        if let Some(complaint) = end.complaint() {
+            log::error(filter.name(), format_args!("{complaint}"));
+        }
+        // If it fails, nobody is there to hear the replies.
+        let _ = self.ctx.flush();
+        if self.stage.in_message() {
+            filter.abort(&self.ctx);
+        }
+        if self.open {
+            self.close(filter);
+        }
+        self.ctx.end();
+    }
+
+    fn close<F: Filter>(&mut self, filter: &F) {
+        self.open = false;
+        filter.close(&self.ctx);
+        if !self.ctx.private().is_null() {
+            log::warning(filter.name(), format_args!("private data is not NULL at the end of the session"));
+        }
+    }
+}
+
+fn broken(error: io::Error) -> End {
+    match error.kind() {
+        io::ErrorKind::TimedOut => End::TimedOut,
+        io::ErrorKind::ConnectionAborted => End::Shutdown,
+        _ => End::Broken(error),
+    }
+}

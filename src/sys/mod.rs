@@ -1,0 +1,107 @@
+//! Operating-system calls made safe: file descriptors that close themselves, -1 turned into [`std::io::Error`],
+//! interrupted calls repeated. Linux only; what another system would need to provide is what stands here.
+
+pub mod epoll;
+pub mod event;
+pub mod resolve;
+pub mod signal;
+pub mod socket;
+pub mod thread;
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::time::{Duration, Instant};
+
+/// Turns the -1 of a system call into the error that it set.
+fn check(result: libc::c_int) -> io::Result<libc::c_int> {
+    if result == -1 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+/// [`check`] for calls that return a size.
+fn check_size(result: libc::ssize_t) -> io::Result<usize> {
+    usize::try_from(result).map_err(|_| io::Error::last_os_error())
+}
+
+/// Repeats a call for as long as signals interrupt it.
+fn uninterrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}
+
+/// What a wait is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Interest {
+    /// Data, or the peer's end.
+    Read,
+    /// Room to write.
+    Write,
+}
+
+impl Interest {
+    fn poll_events(self) -> libc::c_short {
+        match self {
+            Self::Read => libc::POLLIN,
+            Self::Write => libc::POLLOUT,
+        }
+    }
+}
+
+/// What a wait has brought.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Woken {
+    /// The descriptor is ready.
+    Ready,
+    /// The alarm rang.
+    Alarm,
+    /// The time is over.
+    TimedOut,
+}
+
+/// Waits until `fd` is ready for `interest`, `alarm` becomes readable, or `deadline` is reached. The alarm counts
+/// first.
+///
+/// # Errors
+/// poll(2) failed, which means that memory is short or a descriptor is not open.
+pub fn wait(
+    fd: BorrowedFd<'_>,
+    interest: Interest,
+    alarm: BorrowedFd<'_>,
+    deadline: Instant,
+) -> io::Result<Woken> {
+    let mut fds = [
+        libc::pollfd { fd: alarm.as_raw_fd(), events: libc::POLLIN, revents: 0 },
+        libc::pollfd { fd: fd.as_raw_fd(), events: interest.poll_events(), revents: 0 },
+    ];
+    uninterrupted(|| {
+        let left = deadline.saturating_duration_since(Instant::now());
+        // SAFETY: the array outlives the call and its length is passed along.
+        check(unsafe { libc::poll(fds.as_mut_ptr(), fds.len() as libc::nfds_t, milliseconds(left)) })
+    })?;
+    Ok(match (fds[0].revents, fds[1].revents) {
+        (0, 0) => Woken::TimedOut,
+        (0, _) => Woken::Ready,
+        _ => Woken::Alarm,
+    })
+}
+
+/// A duration for poll(2) and epoll_wait(2), rounded up so that no wait ends too early.
+fn milliseconds(time: Duration) -> libc::c_int {
+    libc::c_int::try_from(time.as_nanos().div_ceil(1_000_000)).unwrap_or(libc::c_int::MAX)
+}
+
+/// Sets one integer-like socket option.
+fn set_option<T>(fd: RawFd, level: libc::c_int, name: libc::c_int, value: &T) -> io::Result<()> {
+    let size = size_of::<T>() as libc::socklen_t;
+    // SAFETY: the kernel reads `size` bytes from `value`, which is a live reference to a value of that size.
+    check(unsafe { libc::setsockopt(fd, level, name, std::ptr::from_ref(value).cast(), size) }).map(drop)
+}
+
+/// Whether the process acts as root.
+pub fn is_root() -> bool {
+    // SAFETY: geteuid has no preconditions.
+    unsafe { libc::geteuid() == 0 }
+}

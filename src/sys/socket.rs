@@ -1,0 +1,235 @@
+//! Stream sockets: connected ones and listening ones. Nothing here blocks but [`Socket::receive`].
+
+use super::{check, check_size, set_option, uninterrupted};
+use std::io;
+use std::mem::{offset_of, zeroed};
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::time::Duration;
+
+/// A connection to an MTA.
+#[derive(Debug)]
+pub struct Socket(OwnedFd);
+
+impl Socket {
+    /// Lets [`Self::receive`] wait for at most `time`.
+    ///
+    /// # Errors
+    /// As setsockopt(2).
+    pub fn set_patience(&self, time: Duration) -> io::Result<()> {
+        let time = libc::timeval {
+            tv_sec: time.as_secs() as libc::time_t,
+            tv_usec: libc::suseconds_t::from(time.subsec_micros()),
+        };
+        set_option(self.0.as_raw_fd(), libc::SOL_SOCKET, libc::SO_RCVTIMEO, &time)
+    }
+
+    /// Receives what has arrived, or waits for it: the number of bytes, 0 at the peer's end.
+    ///
+    /// # Errors
+    /// `WouldBlock` when nothing came in time; otherwise the connection is broken.
+    pub fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.recv(buffer, 0)
+    }
+
+    /// Receives what has arrived, without waiting.
+    ///
+    /// # Errors
+    /// `WouldBlock` when nothing has; otherwise the connection is broken.
+    pub fn try_receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.recv(buffer, libc::MSG_DONTWAIT)
+    }
+
+    /// Sends as much as there is room for, without waiting and without SIGPIPE.
+    ///
+    /// # Errors
+    /// `WouldBlock` when there is no room; otherwise the connection is broken.
+    pub fn try_send(&self, bytes: &[u8]) -> io::Result<usize> {
+        let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+        uninterrupted(|| {
+            // SAFETY: the kernel reads `bytes.len()` bytes from a live slice.
+            check_size(unsafe { libc::send(self.0.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), flags) })
+        })
+    }
+
+    fn recv(&self, buffer: &mut [u8], flags: libc::c_int) -> io::Result<usize> {
+        uninterrupted(|| {
+            // SAFETY: the kernel writes at most `buffer.len()` bytes into a live, exclusively borrowed slice.
+            check_size(unsafe {
+                libc::recv(self.0.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len(), flags)
+            })
+        })
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl From<OwnedFd> for Socket {
+    fn from(fd: OwnedFd) -> Self {
+        Self(fd)
+    }
+}
+
+/// Where a listening socket is bound.
+#[derive(Debug, Clone, Copy)]
+pub enum Address<'a> {
+    /// The path of a unix socket, at most 107 bytes without NUL.
+    Unix(&'a [u8]),
+    /// An IPv4 or IPv6 address with port.
+    Inet(SocketAddr),
+}
+
+/// A socket that MTAs connect to. Accepting never blocks.
+#[derive(Debug)]
+pub struct Listening(OwnedFd);
+
+impl Listening {
+    /// Creates a socket, binds it to `address` and listens. The mode of a unix socket's file follows the umask.
+    ///
+    /// # Errors
+    /// As socket(2), bind(2), listen(2).
+    pub fn bind(address: Address<'_>, backlog: libc::c_int) -> io::Result<Self> {
+        let family = match address {
+            Address::Unix(_) => libc::AF_UNIX,
+            Address::Inet(SocketAddr::V4(_)) => libc::AF_INET,
+            Address::Inet(SocketAddr::V6(_)) => libc::AF_INET6,
+        };
+        // SAFETY: socket takes numbers only.
+        let fd = check(unsafe { libc::socket(family, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0) })?;
+        // SAFETY: the descriptor is new and nobody else's.
+        let socket = Self(unsafe { OwnedFd::from_raw_fd(fd) });
+        match address {
+            Address::Unix(path) => {
+                let (name, length) = unix_name(path)?;
+                bind(fd, &name, length)?;
+            }
+            Address::Inet(address) => {
+                set_option(fd, libc::SOL_SOCKET, libc::SO_REUSEADDR, &1)?;
+                match address {
+                    SocketAddr::V4(address) => bind(fd, &inet_name(address), size_of::<libc::sockaddr_in>())?,
+                    SocketAddr::V6(address) => {
+                        bind(fd, &inet6_name(address), size_of::<libc::sockaddr_in6>())?;
+                    }
+                }
+            }
+        }
+        // SAFETY: listen takes numbers only.
+        check(unsafe { libc::listen(fd, backlog) })?;
+        socket.prepare(!matches!(address, Address::Unix(_)))?;
+        Ok(socket)
+    }
+
+    /// Takes over a descriptor that this process inherited, if it is a listening stream socket.
+    ///
+    /// # Errors
+    /// It is not open, not a socket, or does not listen.
+    pub fn inherit(fd: RawFd) -> io::Result<Self> {
+        if get_option(fd, libc::SO_TYPE)? != libc::SOCK_STREAM || get_option(fd, libc::SO_ACCEPTCONN)? == 0 {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a listening stream socket"));
+        }
+        let domain = get_option(fd, libc::SO_DOMAIN)?;
+        // SAFETY: the descriptor is open, and whoever configures `fd:` hands it over to the library.
+        let socket = Self(unsafe { OwnedFd::from_raw_fd(fd) });
+        // SAFETY: fcntl with these commands takes numbers only.
+        check(unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) })?;
+        socket.prepare(domain != libc::AF_UNIX)?;
+        Ok(socket)
+    }
+
+    /// Sets once what accepted connections inherit, and that accepting does not block.
+    fn prepare(&self, inet: bool) -> io::Result<()> {
+        let fd = self.0.as_raw_fd();
+        set_option(fd, libc::SOL_SOCKET, libc::SO_KEEPALIVE, &1)?;
+        if inet {
+            set_option(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY, &1)?;
+        }
+        // SAFETY: fcntl with these commands takes numbers only.
+        let flags = check(unsafe { libc::fcntl(fd, libc::F_GETFL) })?;
+        // SAFETY: as above.
+        check(unsafe { libc::fcntl(fd, libc::F_SETFL, flags | libc::O_NONBLOCK) }).map(drop)
+    }
+
+    /// Accepts one connection.
+    ///
+    /// # Errors
+    /// `WouldBlock` when none waits; see accept(2).
+    pub fn accept(&self) -> io::Result<Socket> {
+        let fd = uninterrupted(|| {
+            // SAFETY: NULL means that the peer's address is not wanted.
+            check(unsafe {
+                libc::accept4(
+                    self.0.as_raw_fd(),
+                    std::ptr::null_mut(),
+                    std::ptr::null_mut(),
+                    libc::SOCK_CLOEXEC,
+                )
+            })
+        })?;
+        // SAFETY: the descriptor is new and nobody else's.
+        Ok(Socket(unsafe { OwnedFd::from_raw_fd(fd) }))
+    }
+}
+
+impl AsFd for Listening {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+fn bind<T>(fd: RawFd, name: &T, length: usize) -> io::Result<()> {
+    debug_assert!(length <= size_of::<T>());
+    // SAFETY: the kernel reads `length` bytes from a live socket name that is at least that long.
+    check(unsafe { libc::bind(fd, std::ptr::from_ref(name).cast(), length as libc::socklen_t) }).map(drop)
+}
+
+/// A unix socket name, and how many bytes of it count.
+///
+/// # Errors
+/// The path does not fit with its NUL.
+pub fn unix_name(path: &[u8]) -> io::Result<(libc::sockaddr_un, usize)> {
+    // SAFETY: all-zero is a valid sockaddr_un.
+    let mut name: libc::sockaddr_un = unsafe { zeroed() };
+    if path.len() >= name.sun_path.len() {
+        return Err(io::ErrorKind::InvalidFilename.into());
+    }
+    name.sun_family = libc::AF_UNIX as libc::sa_family_t;
+    for (to, from) in name.sun_path.iter_mut().zip(path) {
+        *to = *from as libc::c_char;
+    }
+    Ok((name, offset_of!(libc::sockaddr_un, sun_path) + path.len() + 1))
+}
+
+/// An IPv4 socket name.
+pub fn inet_name(address: std::net::SocketAddrV4) -> libc::sockaddr_in {
+    // SAFETY: all-zero is a valid sockaddr_in.
+    let mut name: libc::sockaddr_in = unsafe { zeroed() };
+    name.sin_family = libc::AF_INET as libc::sa_family_t;
+    name.sin_port = address.port().to_be();
+    name.sin_addr.s_addr = address.ip().to_bits().to_be();
+    name
+}
+
+/// An IPv6 socket name.
+pub fn inet6_name(address: std::net::SocketAddrV6) -> libc::sockaddr_in6 {
+    // SAFETY: all-zero is a valid sockaddr_in6.
+    let mut name: libc::sockaddr_in6 = unsafe { zeroed() };
+    name.sin6_family = libc::AF_INET6 as libc::sa_family_t;
+    name.sin6_port = address.port().to_be();
+    name.sin6_addr.s6_addr = address.ip().octets();
+    name.sin6_scope_id = address.scope_id();
+    name
+}
+
+fn get_option(fd: RawFd, name: libc::c_int) -> io::Result<libc::c_int> {
+    let mut value: libc::c_int = 0;
+    let mut size = size_of::<libc::c_int>() as libc::socklen_t;
+    // SAFETY: the kernel writes at most `size` bytes into a live variable of that size.
+    check(unsafe {
+        libc::getsockopt(fd, libc::SOL_SOCKET, name, std::ptr::from_mut(&mut value).cast(), &raw mut size)
+    })?;
+    Ok(value)
+}
