@@ -3,5 +3,7 @@
 //!
 //! The library under test is the release build (`cargo build --release` first; `make check` does it).
 
+mod c_tests;
 mod header;
 mod support;
+mod wire;
