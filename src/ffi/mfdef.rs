@@ -160,3 +160,82 @@ pub const SMFIP_HDR_LEADSPC: c_long = 0x0010_0000;
 pub const SMFIP_MDS_256K: c_long = 0x1000_0000;
 /// Packets of up to 1 MiB.
 pub const SMFIP_MDS_1M: c_long = 0x2000_0000;
+
+#[cfg(test)]
+mod tests {
+    use super::super::types::*;
+    use super::*;
+    use crate::protocol::{Actions, Kind, Steps};
+
+    #[test]
+    fn actions_are_the_protocols() {
+        for (c, rust) in [
+            (SMFIF_ADDHDRS, Actions::ADDHDRS),
+            (SMFIF_CHGBODY, Actions::CHGBODY),
+            (SMFIF_ADDRCPT, Actions::ADDRCPT),
+            (SMFIF_DELRCPT, Actions::DELRCPT),
+            (SMFIF_CHGHDRS, Actions::CHGHDRS),
+            (SMFIF_QUARANTINE, Actions::QUARANTINE),
+            (SMFIF_CHGFROM, Actions::CHGFROM),
+            (SMFIF_ADDRCPT_PAR, Actions::ADDRCPT_PAR),
+            (SMFIF_SETSYMLIST, Actions::SETSYMLIST),
+        ] {
+            assert_eq!(c, c_long::from(rust.bits()), "{rust:?}");
+        }
+    }
+
+    #[test]
+    fn steps_are_the_protocols() {
+        for (c, rust) in [
+            (SMFI_INTERNAL, Steps::INTERNAL),
+            (SMFIP_NOCONNECT, Steps::NOCONNECT),
+            (SMFIP_NOHELO, Steps::NOHELO),
+            (SMFIP_NOMAIL, Steps::NOMAIL),
+            (SMFIP_NORCPT, Steps::NORCPT),
+            (SMFIP_NOBODY, Steps::NOBODY),
+            (SMFIP_NOHDRS, Steps::NOHDRS),
+            (SMFIP_NOEOH, Steps::NOEOH),
+            (SMFIP_NR_HDR, Steps::NR_HDR),
+            (SMFIP_NOUNKNOWN, Steps::NOUNKNOWN),
+            (SMFIP_NODATA, Steps::NODATA),
+            (SMFIP_SKIP, Steps::SKIP),
+            (SMFIP_RCPT_REJ, Steps::RCPT_REJ),
+            (SMFIP_NR_CONN, Steps::NR_CONN),
+            (SMFIP_NR_HELO, Steps::NR_HELO),
+            (SMFIP_NR_MAIL, Steps::NR_MAIL),
+            (SMFIP_NR_RCPT, Steps::NR_RCPT),
+            (SMFIP_NR_DATA, Steps::NR_DATA),
+            (SMFIP_NR_UNKN, Steps::NR_UNKN),
+            (SMFIP_NR_EOH, Steps::NR_EOH),
+            (SMFIP_NR_BODY, Steps::NR_BODY),
+            (SMFIP_HDR_LEADSPC, Steps::HDR_LEADSPC),
+            (SMFIP_MDS_256K, Steps::MDS_256K),
+            (SMFIP_MDS_1M, Steps::MDS_1M),
+        ] {
+            assert_eq!(c, c_long::from(rust.bits()), "{rust:?}");
+        }
+    }
+
+    #[test]
+    fn commands_are_the_protocols() {
+        for (c, rust) in [
+            (SMFIC_OPTNEG, Kind::Negotiate),
+            (SMFIC_MACRO, Kind::Macro),
+            (SMFIC_CONNECT, Kind::Connect),
+            (SMFIC_HELO, Kind::Helo),
+            (SMFIC_MAIL, Kind::Mail),
+            (SMFIC_RCPT, Kind::Rcpt),
+            (SMFIC_DATA, Kind::Data),
+            (SMFIC_HEADER, Kind::Header),
+            (SMFIC_EOH, Kind::EndOfHeader),
+            (SMFIC_BODY, Kind::Body),
+            (SMFIC_BODYEOB, Kind::EndOfMessage),
+            (SMFIC_ABORT, Kind::Abort),
+            (SMFIC_UNKNOWN, Kind::Unknown),
+            (SMFIC_QUIT, Kind::Quit),
+            (SMFIC_QUIT_NC, Kind::QuitNewConnection),
+        ] {
+            assert_eq!(Kind::try_from(c as u8), Ok(rust));
+        }
+    }
+}
