@@ -1,6 +1,6 @@
 //! The macros of a session: definitions per stage, lookup, and when they are forgotten (contract 1.5).
 
-/// The stages that have macros, in protocol order. The byte is the command's that the MTA sends next.
+/// The stages that have macros, in the order of a session. The byte is the command's that the MTA sends next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum MacroStage {
@@ -14,9 +14,9 @@ pub enum MacroStage {
     Rcpt,
     /// `T`, 4
     Data,
-    /// `N`, 5
+    /// `N`, 6
     EndOfHeader,
-    /// `E`, 6
+    /// `E`, 5
     EndOfMessage,
 }
 
@@ -35,14 +35,18 @@ impl MacroStage {
     /// How many there are.
     pub const COUNT: usize = Self::ALL.len();
 
-    /// The stage with this number (`SMFIM_*` of C).
+    /// The stage with this number, `SMFIM_*` of C: the last two are not in the order of a session.
     pub fn from_index(index: i32) -> Option<Self> {
-        Self::ALL.get(usize::try_from(index).ok()?).copied()
+        Self::ALL.into_iter().find(|stage| i32::try_from(stage.index()) == Ok(index))
     }
 
     /// Its number, 0 to 6.
     pub fn index(self) -> usize {
-        self as usize
+        match self {
+            Self::EndOfMessage => 5,
+            Self::EndOfHeader => 6,
+            _ => self as usize,
+        }
     }
 }
 
@@ -56,7 +60,7 @@ impl TryFrom<u8> for MacroStage {
 
 impl From<MacroStage> for u8 {
     fn from(stage: MacroStage) -> Self {
-        b"CHMRTNE"[stage.index()]
+        b"CHMRTNE"[stage as usize]
     }
 }
 
@@ -75,7 +79,7 @@ impl MacroStore {
         if !definitions.contains(&0) {
             return;
         }
-        let store = &mut self.stages[stage.index()];
+        let store = &mut self.stages[stage as usize];
         store.clear();
         // One NUL more, so that a value cut off by the end of the frame is a string too.
         store.reserve_exact(definitions.len() + 1);
@@ -85,7 +89,7 @@ impl MacroStore {
 
     /// Forgets the definitions of all stages behind `stage`.
     pub fn forget_above(&mut self, stage: MacroStage) {
-        for store in &mut self.stages[stage.index() + 1..] {
+        for store in &mut self.stages[stage as usize + 1..] {
             store.clear();
         }
     }
@@ -163,7 +167,7 @@ mod tests {
 
     #[test]
     fn stages_and_their_bytes() {
-        for (index, byte) in b"CHMRTNE".iter().enumerate() {
+        for (index, byte) in b"CHMRTEN".iter().enumerate() {
             let stage = MacroStage::try_from(*byte).unwrap();
             assert_eq!((stage.index(), u8::from(stage)), (index, *byte));
         }

@@ -147,7 +147,7 @@ impl Context {
         self.actions.store(agreement.actions().bits(), Ordering::Release);
         let shared = &mut *self.shared.lock();
         let mut macro_lists = std::mem::take(&mut shared.macro_lists);
-        macro_lists.sort_unstable_by_key(|(stage, _)| *stage);
+        macro_lists.sort_unstable_by_key(|(stage, _)| stage.index());
         let answer = Negotiated {
             version: agreement.version(),
             actions: agreement.actions().bits(),
