@@ -1,6 +1,7 @@
 //! A drop-in replacement for sendmail's libmilter.
 
 mod log;
+pub mod mta;
 pub mod protocol;
 pub mod server;
 pub mod session;
