@@ -1,5 +1,6 @@
 //! A drop-in replacement for sendmail's libmilter.
 
+pub mod ffi;
 mod log;
 pub mod mta;
 pub mod protocol;

@@ -1,6 +1,6 @@
 //! The macros of a session: definitions per stage, lookup, and when they are forgotten (contract 1.5).
 
-/// The stages that have macros, in the order of a session. The byte is the command's that the MTA sends next.
+/// The stages that have macros, in protocol order. The byte is the command's that the MTA sends next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum MacroStage {
@@ -14,9 +14,9 @@ pub enum MacroStage {
     Rcpt,
     /// `T`, 4
     Data,
-    /// `N`, 6
+    /// `N`, 5
     EndOfHeader,
-    /// `E`, 5
+    /// `E`, 6
     EndOfMessage,
 }
 
@@ -35,18 +35,35 @@ impl MacroStage {
     /// How many there are.
     pub const COUNT: usize = Self::ALL.len();
 
-    /// The stage with this number, `SMFIM_*` of C: the last two are not in the order of a session.
-    pub fn from_index(index: i32) -> Option<Self> {
-        Self::ALL.into_iter().find(|stage| i32::try_from(stage.index()) == Ok(index))
+    /// The stages by their numbers in macro lists, `SMFIM_*`: the end of the message comes before the end of the
+    /// header there.
+    const BY_NUMBER: [Self; Self::COUNT] = [
+        Self::Connect,
+        Self::Helo,
+        Self::Mail,
+        Self::Rcpt,
+        Self::Data,
+        Self::EndOfMessage,
+        Self::EndOfHeader,
+    ];
+
+    /// The stage with this number in macro lists, `SMFIM_*`.
+    pub fn from_number(number: i32) -> Option<Self> {
+        Self::BY_NUMBER.get(usize::try_from(number).ok()?).copied()
     }
 
-    /// Its number, 0 to 6.
-    pub fn index(self) -> usize {
+    /// Its number in macro lists, `SMFIM_*`: 0 to 6.
+    pub fn number(self) -> u32 {
         match self {
             Self::EndOfMessage => 5,
             Self::EndOfHeader => 6,
-            _ => self as usize,
+            earlier => earlier as u32,
         }
+    }
+
+    /// Its place in the order of the protocol, 0 to 6: later stages hide the macros of earlier ones.
+    fn index(self) -> usize {
+        self as usize
     }
 }
 
@@ -60,7 +77,7 @@ impl TryFrom<u8> for MacroStage {
 
 impl From<MacroStage> for u8 {
     fn from(stage: MacroStage) -> Self {
-        b"CHMRTNE"[stage as usize]
+        b"CHMRTNE"[stage.index()]
     }
 }
 
@@ -73,23 +90,19 @@ pub struct MacroStore {
 }
 
 impl MacroStore {
-    /// Replaces the definitions of a stage by `definitions`: name NUL value NUL, and so on. Bytes without any NUL
-    /// are no definitions: the old ones stay.
+    /// Replaces the definitions of a stage by `definitions`: name NUL value NUL, and so on. What stands behind
+    /// the last NUL is dropped. Bytes without any NUL are no definitions: the old ones stay.
     pub fn define(&mut self, stage: MacroStage, definitions: &[u8]) {
-        if !definitions.contains(&0) {
-            return;
-        }
-        let store = &mut self.stages[stage as usize];
+        let Some(end) = definitions.iter().rposition(|&b| b == 0) else { return };
+        let store = &mut self.stages[stage.index()];
         store.clear();
-        // One NUL more, so that a value cut off by the end of the frame is a string too.
-        store.reserve_exact(definitions.len() + 1);
-        store.extend_from_slice(definitions);
-        store.push(0);
+        store.reserve_exact(end + 1);
+        store.extend_from_slice(&definitions[..=end]);
     }
 
     /// Forgets the definitions of all stages behind `stage`.
     pub fn forget_above(&mut self, stage: MacroStage) {
-        for store in &mut self.stages[stage as usize + 1..] {
+        for store in &mut self.stages[stage.index() + 1..] {
             store.clear();
         }
     }
@@ -134,15 +147,10 @@ fn bare(name: &[u8]) -> &[u8] {
 /// Where in `store` the value of `name` is, NUL included. The inner option is `None` for a name without value.
 #[expect(clippy::option_option, reason = "not defined, and defined without a value, are two things here")]
 fn find(store: &[u8], name: &[u8]) -> Option<Option<std::ops::Range<usize>>> {
-    // The last byte is the spare NUL, behind definitions that end with NUL themselves unless they were cut off.
-    let end = match store {
-        [.., 0, 0] => store.len() - 1,
-        _ => store.len(),
-    };
     let mut at = 0;
     let next = |at: &mut usize| {
         let start = *at;
-        let length = store[start..end].iter().position(|&b| b == 0)?;
+        let length = store[start..].iter().position(|&b| b == 0)?;
         *at = start + length + 1;
         Some(start..*at)
     };
@@ -167,13 +175,14 @@ mod tests {
 
     #[test]
     fn stages_and_their_bytes() {
-        for (index, byte) in b"CHMRTEN".iter().enumerate() {
+        for (index, byte) in b"CHMRTNE".iter().enumerate() {
             let stage = MacroStage::try_from(*byte).unwrap();
             assert_eq!((stage.index(), u8::from(stage)), (index, *byte));
         }
         assert_eq!(MacroStage::try_from(b'L'), Err(b'L'));
-        assert_eq!(MacroStage::from_index(7), None);
-        assert_eq!(MacroStage::from_index(-1), None);
+        assert_eq!(MacroStage::from_number(7), None);
+        assert_eq!(MacroStage::from_number(-1), None);
+        assert!((0..7).all(|number| MacroStage::from_number(number).unwrap().number() == number as u32));
     }
 
     #[test]
@@ -206,8 +215,11 @@ mod tests {
         store.define(MacroStage::Helo, b"a\x001\0");
         store.define(MacroStage::Helo, b"no definition");
         assert_eq!(get(&mut store, "a").as_deref(), Some("1"), "a bad frame changes nothing");
-        store.define(MacroStage::Helo, b"a\0cut off");
-        assert_eq!(get(&mut store, "a").as_deref(), Some("cut off"));
+        store.define(MacroStage::Helo, b"b\x002\0a\0cut off");
+        assert_eq!(get(&mut store, "a"), None);
+        store.define(MacroStage::Helo, b"\0empty name\0b\x001\0b\x002\0");
+        assert_eq!(get(&mut store, ""), None);
+        assert_eq!(get(&mut store, "b").as_deref(), Some("1"), "the first of several counts");
         store.define(MacroStage::Helo, b"b\x002\0a\0");
         assert_eq!(get(&mut store, "b").as_deref(), Some("2"));
         assert_eq!(get(&mut store, "a"), None);

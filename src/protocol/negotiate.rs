@@ -125,8 +125,6 @@ pub struct Wants {
     pub actions: Actions,
     /// The "do not send" bits of all callbacks that it does not have.
     pub off: Steps,
-    /// Whether its version lets it take frames above 64 KiB.
-    pub large_data: bool,
 }
 
 /// What a filter's negotiate callback chose.
@@ -238,11 +236,7 @@ mod tests {
     }
 
     fn wants(actions: u32, off: u32) -> Wants {
-        Wants {
-            actions: Actions::from_bits_retain(actions),
-            off: Steps::from_bits_retain(off),
-            large_data: false,
-        }
+        Wants { actions: Actions::from_bits_retain(actions), off: Steps::from_bits_retain(off) }
     }
 
     #[test]

@@ -61,7 +61,7 @@ impl Negotiated {
             payload.extend_from_slice(&number.to_be_bytes());
         }
         for (stage, list) in &self.macro_lists {
-            payload.extend_from_slice(&(stage.index() as u32).to_be_bytes());
+            payload.extend_from_slice(&stage.number().to_be_bytes());
             payload.extend_from_slice(list);
             payload.push(0);
         }
@@ -74,7 +74,7 @@ impl Negotiated {
         let mut macro_lists = Vec::new();
         while !rest.is_empty() {
             let (stage, tail) = rest.split_first_chunk::<4>()?;
-            let stage = MacroStage::from_index(i32::from_be_bytes(*stage))?;
+            let stage = MacroStage::from_number(i32::from_be_bytes(*stage))?;
             let end = tail.iter().position(|&b| b == 0)?;
             macro_lists.push((stage, tail[..end].to_vec()));
             rest = &tail[end + 1..];

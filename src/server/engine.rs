@@ -12,7 +12,7 @@ use super::settings::{Settings, Threads};
 use super::waiting_room::{Seat, WaitingRoom};
 use crate::log;
 use crate::session::link::MOMENT;
-use crate::session::{Buffers, Context, Filter, Inbox, Link, Pause, Session, Shutdown};
+use crate::session::{Buffers, Context, Filter, Link, Pause, Session, Shutdown};
 use crate::sys::epoll::Epoll;
 use crate::sys::event::Event as Flag;
 use crate::sys::socket::Socket;
@@ -139,7 +139,7 @@ impl<F: Filter> Engine<F> {
         let now = Instant::now();
         // A session that falls silent from now on has nearly its whole timeout before it; the longest wait
         // is bounded because an instant is.
-        let next_possible = now + self.shared.settings.timeout.saturating_sub(MOMENT).max(MOMENT);
+        let next_possible = now + self.shared.settings.timeouts.silence.saturating_sub(MOMENT).max(MOMENT);
         match self.shared.waiting_room.lock().expire(now, &self.shared.poller) {
             Some(deadline) => deadline.min(next_possible),
             None => next_possible,
@@ -171,7 +171,7 @@ fn spawn<F: Filter>(shared: &Arc<Shared<F>>, alive: &Sender<Infallible>) -> io::
 
 /// A thread's life: waits for work and does it.
 fn work<F: Filter>(shared: &Arc<Shared<F>>, alive: &Sender<Infallible>) {
-    let mut buffers = Buffers { inbox: Inbox::new(), outbox: Vec::new() };
+    let mut buffers = Buffers::default();
     loop {
         match shared.poller.wait(KEEP) {
             Ok(Some(CLOSING)) => return,
@@ -185,7 +185,7 @@ fn work<F: Filter>(shared: &Arc<Shared<F>>, alive: &Sender<Infallible>) {
                 shared.idle.fetch_add(1, Ordering::SeqCst);
             }
             Ok(None) | Err(_) => {
-                buffers = Buffers { inbox: Inbox::new(), outbox: Vec::new() };
+                buffers = Buffers::default();
                 // One of the waiting threads stays.
                 let leave = |idle: usize| (idle > 1).then(|| idle - 1);
                 if shared.idle.fetch_update(Ordering::SeqCst, Ordering::SeqCst, leave).is_ok() {
@@ -235,7 +235,7 @@ impl<F: Filter> Shared<F> {
     }
 
     fn begin(&self, socket: Socket, buffers: &mut Buffers) {
-        match Link::new(socket, self.settings.timeout, Arc::clone(&self.shutdown)) {
+        match Link::new(socket, self.settings.timeouts, Arc::clone(&self.shutdown)) {
             Ok(link) => self.serve(
                 Seat {
                     token: self.next_token.fetch_add(1, Ordering::Relaxed),
@@ -276,7 +276,7 @@ impl<F: Filter> Shared<F> {
                 Ok(Pause::Ended) => break,
                 Err(_) => {
                     log::error(self.filter.name(), format_args!("internal error, session ended"));
-                    *buffers = Buffers { inbox: Inbox::new(), outbox: Vec::new() };
+                    *buffers = Buffers::default();
                     break;
                 }
             }
@@ -293,7 +293,7 @@ impl<F: Filter> Shared<F> {
     /// Leaves a silent session in the waiting room, unless it has to go on at once.
     fn seat(&self, seat: Seat) -> Result<(), Box<Seat>> {
         seat.session.shrink();
-        let deadline = Instant::now() + self.settings.timeout.saturating_sub(MOMENT);
+        let deadline = seat.session.link().silence_deadline();
         let mut waiting_room = self.waiting_room.lock();
         // Whoever begins a shutdown says so before looking into the waiting room.
         if seat.session.must_end() {

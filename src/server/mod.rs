@@ -64,7 +64,7 @@ pub fn serve<F: Filter>(filter: F, listener: Listener, settings: &Settings) -> R
     ignore_sigpipe();
     let (events, inbox) = unbounded();
     let signals = signals::watch(events.clone()).map_err(Failure::Start)?;
-    let mut server = Engine::start(filter, listener, settings.clone(), events).map_err(Failure::Start)?;
+    let server = Engine::start(filter, listener, settings.clone(), events).map_err(Failure::Start)?;
     let result = supervise(&server, &inbox);
     drain(&server, &inbox, settings.drain, &name);
     server.finish(GRACE);

@@ -1,6 +1,7 @@
 //! What can be set before a server starts, with its defaults.
 
 use crate::protocol::frame::DEFAULT_MAX_PAYLOAD;
+use crate::session::Timeouts;
 use std::time::Duration;
 
 /// The environment variable that ties sessions to threads.
@@ -20,9 +21,8 @@ pub enum Threads {
 pub struct Settings {
     /// How many connections may wait to be accepted: listen(2).
     pub backlog: i32,
-    /// How long a frame may take from its first byte to its last, in either direction, and how long the MTA may
-    /// be silent between frames.
-    pub timeout: Duration,
+    /// How long the MTA may take.
+    pub timeouts: Timeouts,
     /// The largest payload of a frame, in bytes.
     pub max_payload: usize,
     /// How long messages may go on after a stop.
@@ -35,7 +35,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             backlog: 20,
-            timeout: Duration::from_secs(7210),
+            timeouts: Timeouts::from_seconds(7210),
             max_payload: DEFAULT_MAX_PAYLOAD,
             drain: Duration::from_secs(5),
             threads: Threads::Shared,

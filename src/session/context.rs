@@ -24,6 +24,8 @@ pub struct Context {
     actions: AtomicU32,
     /// Between BODYEOB and the next command.
     in_eom: AtomicBool,
+    /// The session is over.
+    ended: AtomicBool,
     max_payload: usize,
     shared: Mutex<Shared>,
 }
@@ -48,6 +50,7 @@ impl Context {
             private: AtomicPtr::new(std::ptr::null_mut()),
             actions: AtomicU32::new(0),
             in_eom: AtomicBool::new(false),
+            ended: AtomicBool::new(false),
             max_payload,
             shared: Mutex::new(Shared {
                 macros: MacroStore::default(),
@@ -147,7 +150,7 @@ impl Context {
         self.actions.store(agreement.actions().bits(), Ordering::Release);
         let shared = &mut *self.shared.lock();
         let mut macro_lists = std::mem::take(&mut shared.macro_lists);
-        macro_lists.sort_unstable_by_key(|(stage, _)| stage.index());
+        macro_lists.sort_unstable_by_key(|(stage, _)| stage.number());
         let answer = Negotiated {
             version: agreement.version(),
             actions: agreement.actions().bits(),
@@ -221,6 +224,7 @@ impl Context {
 
     /// The session is over: every later call fails, whoever still holds a pointer to this context.
     pub(super) fn end(&self) {
+        self.ended.store(true, Ordering::Release);
         self.set_eom(false);
         self.actions.store(0, Ordering::Release);
         let shared = &mut *self.shared.lock();
@@ -232,6 +236,6 @@ impl Context {
 
     /// Whether the session is over.
     pub fn has_ended(&self) -> bool {
-        self.shared.lock().link.is_none()
+        self.ended.load(Ordering::Acquire)
     }
 }

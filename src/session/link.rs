@@ -13,11 +13,32 @@ use std::time::{Duration, Instant};
 /// How long a thread waits for an MTA's next command before it looks for something else to do.
 pub const MOMENT: Duration = Duration::from_millis(100);
 
+/// How long the MTA may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timeouts {
+    /// For a frame, from its first byte to its last, in either direction.
+    pub frame: Duration,
+    /// For the silence between frames.
+    pub silence: Duration,
+}
+
+impl Timeouts {
+    /// So long that nobody sees its end, and short enough to be added to an instant.
+    const FOREVER: Duration = Duration::from_secs(100 * 365 * 86_400);
+
+    /// The timeouts that smfi_settimeout sets. With 0 a frame must be there at once, as a whole, but the MTA may
+    /// take its time between frames; a negative number means no limit.
+    pub fn from_seconds(seconds: i32) -> Self {
+        let limit = u64::try_from(seconds).map_or(Self::FOREVER, Duration::from_secs);
+        Self { frame: limit, silence: if limit.is_zero() { Self::FOREVER } else { limit } }
+    }
+}
+
 /// One connection, and how long it may take.
 #[derive(Debug)]
 pub struct Link {
     socket: Socket,
-    timeout: Duration,
+    timeouts: Timeouts,
     shutdown: Arc<Shutdown>,
 }
 
@@ -49,18 +70,18 @@ impl From<io::Result<usize>> for Arrival {
 }
 
 impl Link {
-    /// Takes over a new connection; `timeout` bounds each frame, and each silence between frames.
+    /// Takes over a new connection.
     ///
     /// # Errors
     /// The socket refuses its settings.
-    pub fn new(socket: Socket, timeout: Duration, shutdown: Arc<Shutdown>) -> io::Result<Self> {
+    pub fn new(socket: Socket, timeouts: Timeouts, shutdown: Arc<Shutdown>) -> io::Result<Self> {
         socket.set_patience(MOMENT)?;
-        Ok(Self { socket, timeout, shutdown })
+        Ok(Self { socket, timeouts, shutdown })
     }
 
-    /// The timeout in force.
-    pub fn timeout(&self) -> Duration {
-        self.timeout
+    /// When a silence that has lasted for a [`MOMENT`] will have been too long.
+    pub fn silence_deadline(&self) -> Instant {
+        Instant::now() + self.timeouts.silence.saturating_sub(MOMENT)
     }
 
     /// The state that says when sessions end.
@@ -77,7 +98,7 @@ impl Link {
         frame_deadline: &mut Option<Instant>,
     ) -> Arrival {
         if !inbox.is_empty() {
-            let deadline = *frame_deadline.get_or_insert_with(|| Instant::now() + self.timeout);
+            let deadline = *frame_deadline.get_or_insert_with(|| Instant::now() + self.timeouts.frame);
             return self.receive_until(inbox, in_message, deadline);
         }
         *frame_deadline = None;
@@ -123,7 +144,7 @@ impl Link {
             match self.socket.try_send(bytes) {
                 Ok(count) => bytes = &bytes[count..],
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    let deadline = *deadline.get_or_insert_with(|| Instant::now() + self.timeout);
+                    let deadline = *deadline.get_or_insert_with(|| Instant::now() + self.timeouts.frame);
                     match sys::wait(
                         self.socket.as_fd(),
                         Interest::Write,
@@ -150,7 +171,7 @@ impl AsFd for Link {
 
 /// Bytes received and not yet worked off. A thread keeps one inbox and lends it to the session that it
 /// serves; between sessions it is empty.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Inbox {
     /// Always at least one byte longer than `end`: see `covered`.
     buffer: Vec<u8>,
@@ -166,11 +187,6 @@ pub struct Inbox {
 impl Inbox {
     /// Room for one frame of the default size, received in one call; larger ones make it grow.
     const USUAL: usize = OVERHEAD + frame::DEFAULT_MAX_PAYLOAD;
-
-    /// An empty inbox without memory.
-    pub const fn new() -> Self {
-        Self { buffer: Vec::new(), start: 0, end: 0, covered: None }
-    }
 
     /// Makes sure that there is memory to receive into.
     ///
@@ -194,7 +210,7 @@ impl Inbox {
     /// Gives the memory back, if there is nothing in it.
     pub fn release(&mut self) {
         if self.is_empty() {
-            *self = Self::new();
+            *self = Self::default();
         }
     }
 
@@ -276,9 +292,20 @@ mod tests {
     }
 
     fn prepared() -> Inbox {
-        let mut inbox = Inbox::new();
+        let mut inbox = Inbox::default();
         inbox.prepare().unwrap();
         inbox
+    }
+
+    #[test]
+    fn seconds_become_timeouts() {
+        let of = |seconds| {
+            let Timeouts { frame, silence } = Timeouts::from_seconds(seconds);
+            (frame.as_secs(), silence.as_secs())
+        };
+        assert_eq!(of(7210), (7210, 7210));
+        assert_eq!(of(0), (0, Timeouts::FOREVER.as_secs()));
+        assert_eq!(of(-1), (Timeouts::FOREVER.as_secs(), Timeouts::FOREVER.as_secs()));
     }
 
     #[test]

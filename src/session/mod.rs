@@ -15,14 +15,14 @@ use crate::protocol::{
 pub use context::Context;
 pub use filter::{Filter, Verdict};
 use link::Arrival;
-pub use link::{Inbox, Link};
+pub use link::{Inbox, Link, Timeouts};
 pub use shutdown::Shutdown;
 use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
 /// What a thread lends to the session that it serves.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Buffers {
     /// Received bytes.
     pub inbox: Inbox,
@@ -148,8 +148,7 @@ impl Session {
         while self.run(filter, buffers, expired) == Pause::Silent {
             self.shrink();
             buffers.inbox.release();
-            let deadline = Instant::now() + self.link.timeout().saturating_sub(link::MOMENT);
-            expired = !self.link.wait(self.stage.in_message(), deadline);
+            expired = !self.link.wait(self.stage.in_message(), self.link.silence_deadline());
         }
         Pause::Ended
     }
@@ -186,6 +185,11 @@ impl Session {
 
     /// Takes one command: advance, dispatch, answer.
     fn take<F: Filter>(&mut self, filter: &F, kind: Kind, payload: &mut [u8]) -> Result<(), End> {
+        log::debug(
+            1,
+            filter.name(),
+            format_args!("{} with {} bytes at stage {:?}", kind.name(), payload.len(), self.stage),
+        );
         self.ctx.set_eom(false);
         if let Some(target) = Stage::of(kind) {
             if !self.advance(filter, target) {
@@ -203,8 +207,12 @@ impl Session {
         let ctx = &*self.ctx;
         let verdict = match Command::decode(kind, payload).map_err(End::Malformed)? {
             Command::Negotiate(offer) => return self.negotiate(filter, &offer),
-            Command::Macro(Some(stage), definitions) => return Ok(ctx.define_macros(stage, definitions)),
-            Command::Macro(None, _) => return Ok(()),
+            Command::Macro(stage, definitions) => {
+                if let Some(stage) = stage {
+                    ctx.define_macros(stage, definitions);
+                }
+                return Ok(());
+            }
             Command::Connect(host, peer) => filter.connect(ctx, host, peer),
             Command::Helo(name) => filter.helo(ctx, name),
             Command::Mail(arguments) => filter.mail(ctx, arguments),
@@ -215,9 +223,15 @@ impl Session {
             Command::Body(piece) => filter.body(ctx, piece),
             Command::EndOfMessage(piece) => self.end_of_message(filter, piece),
             Command::Unknown(line) => filter.unknown(ctx, line),
-            Command::Abort => return Ok(filter.abort(ctx)),
+            Command::Abort => {
+                filter.abort(ctx);
+                return Ok(());
+            }
             Command::Quit => return Err(End::Quit),
-            Command::QuitNewConnection => return Ok(self.start_over(filter)),
+            Command::QuitNewConnection => {
+                self.start_over(filter);
+                return Ok(());
+            }
         };
         self.answer(filter, kind, verdict, true)
     }
@@ -333,6 +347,7 @@ impl Session {
 
     /// The end of the connection: what was answered goes out, the filter hears of the end.
     fn end<F: Filter>(&mut self, filter: &F, end: &End) {
+        log::debug(1, filter.name(), format_args!("session ends at stage {:?}: {end:?}", self.stage));
         if let Some(complaint) = end.complaint() {
             log::error(filter.name(), format_args!("{complaint}"));
         }

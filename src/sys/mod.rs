@@ -76,16 +76,20 @@ pub fn wait(
         libc::pollfd { fd: alarm.as_raw_fd(), events: libc::POLLIN, revents: 0 },
         libc::pollfd { fd: fd.as_raw_fd(), events: interest.poll_events(), revents: 0 },
     ];
-    uninterrupted(|| {
-        let left = deadline.saturating_duration_since(Instant::now());
-        // SAFETY: the array outlives the call and its length is passed along.
-        check(unsafe { libc::poll(fds.as_mut_ptr(), fds.len() as libc::nfds_t, milliseconds(left)) })
-    })?;
-    Ok(match (fds[0].revents, fds[1].revents) {
-        (0, 0) => Woken::TimedOut,
-        (0, _) => Woken::Ready,
-        _ => Woken::Alarm,
-    })
+    loop {
+        uninterrupted(|| {
+            let left = deadline.saturating_duration_since(Instant::now());
+            // SAFETY: the array outlives the call and its length is passed along.
+            check(unsafe { libc::poll(fds.as_mut_ptr(), fds.len() as libc::nfds_t, milliseconds(left)) })
+        })?;
+        match (fds[0].revents, fds[1].revents) {
+            // poll(2) can't wait for more than 24 days.
+            (0, 0) if Instant::now() < deadline => {}
+            (0, 0) => return Ok(Woken::TimedOut),
+            (0, _) => return Ok(Woken::Ready),
+            _ => return Ok(Woken::Alarm),
+        }
+    }
 }
 
 /// A duration for poll(2) and epoll_wait(2), rounded up so that no wait ends too early.

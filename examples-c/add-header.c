@@ -1,0 +1,39 @@
+/*
+ * add-header: the smallest useful filter. It adds one header to every message and changes nothing else.
+ *
+ *     ./add-header unix:/run/add-header.sock        Postfix: smtpd_milters = unix:/run/add-header.sock
+ *     ./add-header inet:8891@localhost              Sendmail: INPUT_MAIL_FILTER(`add-header', `S=inet:8891@localhost')
+ */
+#include <stdio.h>
+
+#include <libmilter/mfapi.h>
+
+/* End of message: the one place where a message may be changed. */
+static sfsistat at_eom(SMFICTX *ctx)
+{
+    const char *host = smfi_getsymval(ctx, "j"); /* the name of the mail server, if it tells us */
+    char value[512];
+
+    snprintf(value, sizeof value, "add-header on %s", host != NULL ? host : "an unnamed host");
+    if (smfi_addheader(ctx, "X-Filtered-By", value) != MI_SUCCESS)
+        return SMFIS_TEMPFAIL;
+    return SMFIS_CONTINUE;
+}
+
+/* Everything that is not named here is not sent to us by the mail server. */
+static struct smfiDesc filter = {
+    .xxfi_name = "add-header",
+    .xxfi_version = SMFI_VERSION,
+    .xxfi_flags = SMFIF_ADDHDRS,
+    .xxfi_eom = at_eom,
+};
+
+/* Registers the filter, opens its socket and serves until SIGTERM. */
+int main(int argc, char **argv)
+{
+    if (argc == 2 && smfi_register(filter) == MI_SUCCESS && smfi_setconn(argv[1]) == MI_SUCCESS &&
+        smfi_opensocket(1) == MI_SUCCESS && smfi_main() == MI_SUCCESS)
+        return 0;
+    fprintf(stderr, argc == 2 ? "%s: failed, see the mail log\n" : "usage: %s SOCKET\n", argv[0]);
+    return 1;
+}
