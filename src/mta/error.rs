@@ -107,8 +107,8 @@ impl fmt::Display for Fault {
 
 impl std::error::Error for Error {}
 
-/// The names of flags, or their number where one has no name.
-pub fn flag_names<F: bitflags::Flags<Bits = u32>>(flags: &F) -> String {
+/// The names of flags; those that have none are one number at the end.
+pub fn flag_list<F: bitflags::Flags<Bits = u32>>(flags: &F) -> Vec<String> {
     let mut names: Vec<String> = Vec::new();
     let mut named = 0;
     for (name, flag) in flags.iter_names() {
@@ -119,6 +119,12 @@ pub fn flag_names<F: bitflags::Flags<Bits = u32>>(flags: &F) -> String {
     if unnamed != 0 {
         names.push(format!("{unnamed:#x}"));
     }
+    names
+}
+
+/// [`flag_list`] as a line.
+pub fn flag_names<F: bitflags::Flags<Bits = u32>>(flags: &F) -> String {
+    let names = flag_list(flags);
     if names.is_empty() { "none".to_owned() } else { names.join(" ") }
 }
 

@@ -31,7 +31,7 @@ pub use address::{BadAddress, FilterAddress, Stream};
 pub use apply::{Mail, Manner};
 pub use change::Change;
 pub use envelope::{Envelope, Mailbox};
-pub use error::{Error, Fault, flag_names};
+pub use error::{Error, Fault, flag_list, flag_names};
 pub use habits::{Like, NEWEST_VERSION, OLDEST_VERSION, offer};
 pub use link::Link;
 pub use macros::{Definitions, MacroLists, MacroSetting, MacroValues};
