@@ -386,7 +386,7 @@ mod tests {
     #[test]
     fn connect_that_is_cut_short() {
         for payload in
-            [&b"host"[..], b"host\0", b"h\x004", b"h\x004\0", b"h\x004\0\0", b"h\x004\0\0127.0.0.1"]
+            [&b"host"[..], b"host\0", b"h\x004", b"h\x004\0", b"h\x004\0\0", b"h\x004\0\x00127.0.0.1"]
         {
             decode(b'C', payload, |command| assert!(command.is_err(), "{payload:?}"));
         }

@@ -108,6 +108,6 @@ mod tests {
         append(&mut bytes, b'h', &[b"X-A\0", b"b\0"]);
         assert_eq!(bytes, b"\0\0\0\x07hX-A\0b\0");
         assert_eq!(measure(&bytes, 6), Ok(Some(bytes.len())));
-        assert_eq!(read(&mut bytes), Frame { kind: b'h', payload: &mut *b"X-A\0b\0".to_vec() });
+        assert_eq!(read(&mut bytes), Frame { kind: b'h', payload: &mut b"X-A\0b\0".to_vec() });
     }
 }

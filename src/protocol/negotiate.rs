@@ -35,7 +35,7 @@ pub enum Refusal {
         length: usize,
     },
     /// The MTA's protocol is too old.
-    Version(u32),
+    Version(i32),
     /// The filter's negotiate callback returned neither "all options" nor "continue".
     Callback(i32),
     /// The filter wants modifications that the MTA does not offer.
@@ -91,8 +91,9 @@ impl Offer {
             return Err(Refusal::Short { length: payload.len() });
         };
         let version = u32::from_be_bytes([a, b, c, d]);
-        if version < OLDEST_VERSION {
-            return Err(Refusal::Version(version));
+        // The reference takes the number as signed, so the largest ones are too old.
+        if version.cast_signed() < OLDEST_VERSION.cast_signed() {
+            return Err(Refusal::Version(version.cast_signed()));
         }
         let or_default = |bits: u32, default: u32| if bits == 0 { default } else { bits };
         Ok(Self {
@@ -243,6 +244,7 @@ mod tests {
     fn an_offer_has_twelve_bytes_and_defaults() {
         assert_eq!(Offer::decode(&[0; 11]), Err(Refusal::Short { length: 11 }));
         assert_eq!(Offer::decode(&[0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0]), Err(Refusal::Version(1)));
+        assert_eq!(Offer::decode(&[0xff; 12]), Err(Refusal::Version(-1)));
         let offer = offer(2, 0, 0);
         assert_eq!((offer.actions.bits(), offer.steps.bits()), (0x0f, 0x3f));
         assert_eq!(Offer::decode(&offer.encode()), Ok(offer));

@@ -59,18 +59,18 @@ mod tests {
     #[test]
     fn a_text_ends_with_nul() {
         assert!(Text::new(&mut []).is_none());
-        assert!(Text::new(&mut *b"abc".to_vec()).is_none());
-        assert_eq!(Text::new(&mut *b"a\0b\0".to_vec()).unwrap().as_bytes(), b"a");
+        assert!(Text::new(&mut b"abc".to_vec()).is_none());
+        assert_eq!(Text::new(&mut b"a\0b\0".to_vec()).unwrap().as_bytes(), b"a");
     }
 
     #[test]
     fn splitting_can_leave_out_the_first_byte() {
         let mut bytes = b"\0ab\0c\0".to_vec();
         let (text, rest) = Text::split(&mut bytes, 1).unwrap();
-        assert_eq!(text, Text(&mut *b"\0ab\0".to_vec()));
+        assert_eq!(text, Text(&mut b"\0ab\0".to_vec()));
         assert_eq!(text.as_bytes(), b"");
         assert_eq!(rest, b"c\0");
-        assert!(Text::split(&mut *b"abc".to_vec(), 0).is_none());
+        assert!(Text::split(&mut b"abc".to_vec(), 0).is_none());
         assert!(Text::split(&mut [], 1).is_none());
     }
 
@@ -81,6 +81,6 @@ mod tests {
         assert_eq!(arguments.count(), 3);
         let texts: Vec<_> = arguments.texts().map(|t| t.as_bytes().to_vec()).collect();
         assert_eq!(texts, [&b"<a@b>"[..], b"", b"SIZE=1"]);
-        assert!(Arguments::new(&mut *b"abc".to_vec()).is_none());
+        assert!(Arguments::new(&mut b"abc".to_vec()).is_none());
     }
 }

@@ -3,6 +3,7 @@
 
 use super::shutdown::Shutdown;
 use crate::protocol::frame::{self, Frame, FrameError, OVERHEAD};
+use crate::sys::pages::Pages;
 use crate::sys::socket::Socket;
 use crate::sys::{self, Interest, Woken};
 use std::io;
@@ -173,8 +174,8 @@ impl AsFd for Link {
 /// serves; between sessions it is empty.
 #[derive(Debug, Default)]
 pub struct Inbox {
-    /// Always at least one byte longer than `end`: see `covered`.
-    buffer: Vec<u8>,
+    /// Always at least one byte longer than `end`: see `covered`. `None` as long as it is not needed.
+    buffer: Option<Pages>,
     /// Where the first byte stands that belongs to no frame handed out.
     start: usize,
     /// Where the received bytes end.
@@ -193,7 +194,7 @@ impl Inbox {
     /// # Errors
     /// There is none.
     pub(super) fn prepare(&mut self) -> io::Result<()> {
-        if self.buffer.is_empty() {
+        if self.buffer.is_none() {
             self.grow(Self::USUAL)?;
         }
         Ok(())
@@ -202,9 +203,7 @@ impl Inbox {
     /// Forgets what is left of a session.
     pub(super) fn clear(&mut self) {
         (self.start, self.end, self.covered) = (0, 0, None);
-        if self.buffer.len() > Self::USUAL + 1 {
-            self.buffer = Vec::new();
-        }
+        self.buffer.take_if(|buffer| buffer.len() > Self::USUAL + 1);
     }
 
     /// Gives the memory back, if there is nothing in it.
@@ -225,35 +224,38 @@ impl Inbox {
     /// The bytes are not a frame.
     pub(super) fn next_frame(&mut self, max_payload: usize) -> Result<Option<Frame<'_>>, FrameError> {
         self.uncover();
-        let Some(length) = frame::measure(&self.buffer[self.start..self.end], max_payload)? else {
+        let Some(buffer) = &mut self.buffer else { return Ok(None) };
+        let Some(length) = frame::measure(&buffer[self.start..self.end], max_payload)? else {
             return Ok(None);
         };
         let (from, to) = (self.start, self.start + length);
         if to > self.end {
             return Ok(None);
         }
-        self.covered = Some(std::mem::replace(&mut self.buffer[to], 0));
+        self.covered = Some(std::mem::replace(&mut buffer[to], 0));
         self.start = to;
-        Ok(Some(frame::read(&mut self.buffer[from..to])))
+        Ok(Some(frame::read(&mut buffer[from..to])))
     }
 
-    /// Room to receive into: at least what the frame under way still needs, if memory allows; never empty.
+    /// Room to receive into, enough for what the frame under way still needs. It is empty if there is no memory for
+    /// that; receiving 0 bytes then ends the session.
     fn room(&mut self) -> &mut [u8] {
         self.uncover();
+        let Some(buffer) = &mut self.buffer else { return &mut [] };
         if self.start > 0 {
-            self.buffer.copy_within(self.start..self.end, 0);
+            buffer.copy_within(self.start..self.end, 0);
             (self.start, self.end) = (0, self.end - self.start);
         }
         // The frame's length was checked against the limit before anyone came here for more bytes.
-        if let Ok(Some(length)) = frame::measure(&self.buffer[..self.end], usize::MAX)
-            && length > self.buffer.len() - 1
+        if let Ok(Some(length)) = frame::measure(&buffer[..self.end], usize::MAX)
+            && length > buffer.len() - 1
+            && self.grow(length).is_err()
         {
-            // Without memory for the whole of it the frame cannot be taken; the room is full then, and a receive
-            // of 0 bytes ends the session.
-            let _ = self.grow(length);
+            return &mut [];
         }
-        let last = self.buffer.len() - 1;
-        &mut self.buffer[self.end..last]
+        let Some(buffer) = &mut self.buffer else { return &mut [] };
+        let last = buffer.len() - 1;
+        &mut buffer[self.end..last]
     }
 
     fn received(&mut self, count: usize) -> Arrival {
@@ -262,15 +264,18 @@ impl Inbox {
     }
 
     fn uncover(&mut self) {
-        if let Some(byte) = self.covered.take() {
-            self.buffer[self.start] = byte;
+        if let (Some(buffer), Some(byte)) = (&mut self.buffer, self.covered.take()) {
+            buffer[self.start] = byte;
         }
     }
 
-    fn grow(&mut self, bytes: usize) -> io::Result<()> {
-        let length = bytes + 1;
-        self.buffer.try_reserve_exact(length - self.buffer.len()).map_err(io::Error::other)?;
-        self.buffer.resize(length, 0);
+    /// Makes room for a frame of `length` bytes in all, and the NUL behind it.
+    fn grow(&mut self, length: usize) -> io::Result<()> {
+        let mut pages = Pages::new(length + 1)?;
+        if let Some(buffer) = &self.buffer {
+            pages[..self.end].copy_from_slice(&buffer[..self.end]);
+        }
+        self.buffer = Some(pages);
         Ok(())
     }
 }
@@ -328,7 +333,7 @@ mod tests {
         let frame = inbox.next_frame(10).unwrap().unwrap();
         assert_eq!(frame.payload, b"a");
         let behind = inbox.start;
-        assert_eq!(inbox.buffer[behind], 0);
+        assert_eq!(inbox.buffer.as_ref().unwrap()[behind], 0);
         deliver(&mut inbox, b"\xff\xff\xff");
         assert_eq!(
             inbox.next_frame(10),
@@ -358,6 +363,6 @@ mod tests {
         let frame = inbox.next_frame(1 << 20).unwrap().unwrap();
         assert_eq!(frame.payload, payload);
         inbox.clear();
-        assert!(inbox.buffer.is_empty());
+        assert!(inbox.buffer.is_none());
     }
 }

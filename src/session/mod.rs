@@ -192,17 +192,19 @@ impl Session {
         );
         self.ctx.set_eom(false);
         if let Some(target) = Stage::of(kind) {
-            if !self.advance(filter, target) {
+            if !self.clear_the_way(filter, target) {
                 return if kind == Kind::Quit { Err(End::Quit) } else { Ok(()) };
             }
+            if payload.is_empty() && kind.needs_payload() {
+                return Err(End::Malformed(Malformed::NoData(kind)));
+            }
+            self.stage = target;
+            self.open = true;
             self.forget_macros(kind);
         }
         if !filter.has(kind) {
             // What no callback will see is not even decoded.
-            return match payload {
-                [] if kind.needs_payload() => Err(End::Malformed(Malformed::NoData(kind))),
-                _ => self.answer(filter, kind, Verdict::Continue, false),
-            };
+            return self.answer(filter, kind, Verdict::Continue, false);
         }
         let ctx = &*self.ctx;
         let verdict = match Command::decode(kind, payload).map_err(End::Malformed)? {
@@ -236,22 +238,18 @@ impl Session {
         self.answer(filter, kind, verdict, true)
     }
 
-    /// Moves to the command's stage (contract 1.6); `false` if the command is to be dropped.
-    fn advance<F: Filter>(&mut self, filter: &F, target: Stage) -> bool {
+    /// Makes the move to `target` legal (contract 1.6); `false` if the command is to be dropped.
+    fn clear_the_way<F: Filter>(&mut self, filter: &F, target: Stage) -> bool {
         let off = self.off(filter);
-        if !self.stage.leads_to(target, off) {
-            // A command out of order ends the message, and is then taken as if after HELO.
-            if self.stage.in_message() {
-                filter.abort(&self.ctx);
-            }
-            self.stage = Stage::Helo;
-            if !self.stage.leads_to(target, off) {
-                return false;
-            }
+        if self.stage.leads_to(target, off) {
+            return true;
         }
-        self.stage = target;
-        self.open = true;
-        true
+        // A command out of order ends the message, and is then taken as if after HELO.
+        if self.stage.in_message() {
+            filter.abort(&self.ctx);
+        }
+        self.stage = Stage::Helo;
+        self.stage.leads_to(target, off)
     }
 
     fn off<F: Filter>(&self, filter: &F) -> Steps {

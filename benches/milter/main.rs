@@ -1,0 +1,49 @@
+//! The load generator behind `make bench` and `make bench-quick`: plays what an MTA sends to filters on this
+//! library, on Debian's libmilter, on other milter libraries and on bare servers, and compares what that costs.
+//! It tests nothing: a missed target is reported, not an error.
+
+mod chart;
+mod cpu;
+mod crowd;
+mod figures;
+mod link;
+mod measure;
+mod message;
+mod pictures;
+mod report;
+mod scenario;
+mod stats;
+mod subject;
+
+use std::path::Path;
+
+use crate::figures::Plan;
+use crate::link::Address;
+use crate::subject::Workshop;
+
+const USAGE: &str = "usage: milter full | quick | load SCENARIO SOCKET MESSAGES";
+
+fn main() {
+    let words: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let repository = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let workshop = Workshop::new(&repository.join("target/bench"));
+    match words[..] {
+        ["quick"] => print!("{}", report::lines(&Plan::quick().run(&workshop))),
+        ["full"] => {
+            let figures = Plan::full().run(&workshop);
+            report::write(&figures, &repository.join("docs")).expect("docs/ can be written");
+            print!("{}", report::lines(&figures));
+        }
+        ["load", id, spec, messages] => {
+            let mut scenarios = scenario::ALL.iter().chain(&scenario::EAGER);
+            let scenario = scenarios.find(|scenario| scenario.id == id).expect("a scenario of the plan");
+            let address = Address::parse(spec).expect("unix:PATH or inet:PORT@127.0.0.1");
+            measure::load(&address, scenario, messages.parse().expect("a number")).expect(id);
+        }
+        _ => {
+            eprintln!("{USAGE}");
+            std::process::exit(2);
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! The servers that are measured: how each is started on a private socket, and what the kernel says of a running
+//! one (CPU time, memory, threads). It neither sends a command nor judges a figure.
+
+use std::cell::Cell;
+use std::fs;
+use std::net::TcpListener;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::cpu::pin;
+use crate::link::{Address, Link};
+
+/// Whose engine answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Subject {
+    /// The null filter on this repository's library.
+    Ours,
+    /// The null filter on Debian's libmilter: what all others are compared with.
+    Debian,
+    /// The hand-written server with the fewest system calls.
+    Bare,
+    /// The hand-written server with a thread for each connection and poll before each call.
+    Plain,
+    /// Rust's indymilter.
+    Indymilter,
+    /// Go's go-milter.
+    Go,
+    /// Python's pymilter (on Debian's libmilter).
+    Pymilter,
+}
+
+impl Subject {
+    /// All of them, in the order of the tables.
+    pub const ALL: [Self; 7] =
+        [Self::Debian, Self::Ours, Self::Bare, Self::Plain, Self::Indymilter, Self::Go, Self::Pymilter];
+
+    /// What tables and charts call it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ours => "libmilter-rs",
+            Self::Debian => "Debian libmilter",
+            Self::Bare => "bare server",
+            Self::Plain => "plain threads",
+            Self::Indymilter => "indymilter",
+            Self::Go => "go-milter",
+            Self::Pymilter => "pymilter",
+        }
+    }
+
+    /// Whether it can leave header lines unanswered.
+    pub fn can_be_silent(self) -> bool {
+        self != Self::Go
+    }
+}
+
+/// What a scenario asks of a server.
+#[derive(Clone, Copy, Default, PartialEq)]
+pub struct Wants {
+    /// Add one header at the end of each message.
+    pub header: bool,
+    /// Leave header lines unanswered.
+    pub silent_headers: bool,
+    /// Listen on TCP.
+    pub tcp: bool,
+    /// Run on this CPU only.
+    pub cpu: Option<usize>,
+}
+
+/// Where `make bench` has put the programs, and room for sockets.
+pub struct Workshop {
+    programs: PathBuf,
+    sockets: tempfile::TempDir,
+    started: Cell<u32>,
+}
+
+impl Workshop {
+    /// `programs` is the directory that `benches/bench.mk` fills.
+    pub fn new(programs: &Path) -> Self {
+        let sockets = tempfile::Builder::new().prefix("milter-bench").tempdir().expect("a private directory");
+        Self { programs: programs.to_owned(), sockets, started: Cell::new(0) }
+    }
+
+    /// A directory that goes away at the end.
+    pub fn scratch(&self) -> &Path {
+        self.sockets.path()
+    }
+
+    fn program(&self, subject: Subject) -> PathBuf {
+        self.programs.join(match subject {
+            Subject::Ours | Subject::Debian => "null-filter",
+            Subject::Bare => "bare",
+            Subject::Plain => "plain",
+            Subject::Indymilter => "indymilter",
+            Subject::Go => "go-milter",
+            Subject::Pymilter => "pymilter",
+        })
+    }
+
+    /// Starts a server, under `wrapper` (say, valgrind and its options) if there is one, and waits until it
+    /// listens.
+    pub fn start(&self, subject: Subject, wants: Wants, wrapper: &[String]) -> Server {
+        let program = self.program(subject);
+        let mut words = wrapper.to_vec();
+        words.push(program.to_str().expect("a plain path").to_owned());
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]);
+        if subject == Subject::Ours {
+            command.env("LD_LIBRARY_PATH", self.programs.join("ours"));
+        }
+        let address = self.free_address(subject, wants.tcp);
+        command.arg(address.spec());
+        let letters = [(wants.header, "h"), (wants.silent_headers, "n")];
+        command
+            .arg(letters.iter().filter(|(wanted, _)| *wanted).map(|(_, letter)| *letter).collect::<String>());
+        if let Some(cpu) = wants.cpu {
+            // SAFETY: between fork and exec the closure makes a single system call and allocates nothing.
+            unsafe { command.pre_exec(move || pin(Some(cpu))) };
+        }
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap_or_else(|error| panic!("{words:?}: {error}; run `make bench-deps`"));
+        let mut server = Server { child, address };
+        server.wait_until_it_listens();
+        server
+    }
+
+    fn free_address(&self, subject: Subject, tcp: bool) -> Address {
+        if tcp {
+            let probe = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
+            return Address::Inet(probe.local_addr().expect("a bound port").port());
+        }
+        self.started.set(self.started.get() + 1);
+        Address::Unix(self.scratch().join(format!("{subject:?}{}", self.started.get())))
+    }
+}
+
+/// A running server; it is killed with the value.
+pub struct Server {
+    child: Child,
+    address: Address,
+}
+
+impl Server {
+    fn wait_until_it_listens(&mut self) {
+        let start = Instant::now();
+        while Link::open(&self.address).is_err() {
+            let ended = self.child.try_wait().expect("our own child");
+            assert!(ended.is_none(), "the server at {:?} ended: {ended:?}", self.address);
+            assert!(start.elapsed() < Duration::from_secs(30), "nothing listens at {:?}", self.address);
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> &Address {
+        &self.address
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// CPU time of the whole process so far, ended threads included, to the nanosecond.
+    pub fn cpu_time(&self) -> Duration {
+        let mut clock = 0;
+        let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        // SAFETY: both calls write to the variables they are given and to nothing else.
+        let failed = unsafe {
+            libc::clock_getcpuclockid(self.pid() as libc::pid_t, &mut clock) != 0
+                || libc::clock_gettime(clock, &mut time) != 0
+        };
+        assert!(!failed, "the server at {:?} is gone", self.address);
+        Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+    }
+
+    /// Waits until it has stopped working on what went before.
+    pub fn settle(&self) {
+        let mut before = self.cpu_time();
+        for _ in 0..200 {
+            thread::sleep(Duration::from_millis(5));
+            let now = self.cpu_time();
+            if now - before < Duration::from_micros(50) {
+                break;
+            }
+            before = now;
+        }
+    }
+
+    /// A field of /proc/PID/status, `VmRSS` and the like: KiB, or a plain number.
+    pub fn status(&self, field: &str) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("a running server");
+        let line = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
+        let number = line.and_then(|rest| rest.split_whitespace().next()).expect("a field of proc(5)");
+        number.parse().expect("a number")
+    }
+
+    /// What it costs the machine, in bytes: resident memory, page tables, and 16 KiB of kernel stack for a thread.
+    pub fn footprint(&self) -> u64 {
+        (self.status("VmRSS") + self.status("VmPTE") + 16 * self.status("Threads")) * 1024
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Debian's library takes seconds to stop on request, and nothing is left to be learnt from it.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
