@@ -122,7 +122,7 @@ impl Stage {
     }
 
     /// The bit that switches this stage off.
-    fn switch(self) -> Steps {
+    pub fn switch(self) -> Steps {
         match self {
             Self::Connect => Steps::NOCONNECT,
             Self::Helo => Steps::NOHELO,
