@@ -229,6 +229,8 @@ impl Context {
         self.actions.store(0, Ordering::Release);
         let shared = &mut *self.shared.lock();
         shared.link = None;
+        // A buffer that could not be sent must not reach the next session.
+        shared.outbox.clear();
         shared.macros = MacroStore::default();
         shared.macro_lists = Vec::new();
         shared.reply = None;
