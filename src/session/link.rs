@@ -242,10 +242,12 @@ impl Inbox {
     fn room(&mut self) -> &mut [u8] {
         self.uncover();
         let Some(buffer) = &mut self.buffer else { return &mut [] };
-        if self.start > 0 {
-            buffer.copy_within(self.start..self.end, 0);
-            (self.start, self.end) = (0, self.end - self.start);
+        if self.start == self.end {
+            (self.start, self.end) = (0, 0);
+            return self.free();
         }
+        buffer.copy_within(self.start..self.end, 0);
+        (self.start, self.end) = (0, self.end - self.start);
         // The frame's length was checked against the limit before anyone came here for more bytes.
         if let Ok(Some(length)) = frame::measure(&buffer[..self.end], usize::MAX)
             && length > buffer.len() - 1
@@ -253,9 +255,16 @@ impl Inbox {
         {
             return &mut [];
         }
-        let Some(buffer) = &mut self.buffer else { return &mut [] };
-        let last = buffer.len() - 1;
-        &mut buffer[self.end..last]
+        self.free()
+    }
+
+    /// What is behind the received bytes, but for the last byte.
+    #[inline]
+    fn free(&mut self) -> &mut [u8] {
+        match self.buffer.as_deref_mut() {
+            Some([free @ .., _]) => free.get_mut(self.end..).unwrap_or_default(),
+            _ => &mut [],
+        }
     }
 
     fn received(&mut self, count: usize) -> Arrival {

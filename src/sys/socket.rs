@@ -1,6 +1,6 @@
 //! Stream sockets: connected ones and listening ones. Nothing here blocks but [`Socket::receive`].
 
-use super::{check, check_size, set_option, uninterrupted};
+use super::{check, set_option, uninterrupted};
 use std::io;
 use std::mem::{offset_of, zeroed};
 use std::net::SocketAddr;
@@ -48,15 +48,33 @@ impl Socket {
         let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
         uninterrupted(|| {
             // SAFETY: the kernel reads `bytes.len()` bytes from a live slice.
-            check_size(unsafe { libc::send(self.0.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), flags) })
+            check_call(unsafe {
+                libc::syscall(
+                    libc::SYS_sendto,
+                    self.0.as_raw_fd(),
+                    bytes.as_ptr(),
+                    bytes.len(),
+                    flags,
+                    std::ptr::null::<libc::sockaddr>(),
+                    0,
+                )
+            })
         })
     }
 
     fn recv(&self, buffer: &mut [u8], flags: libc::c_int) -> io::Result<usize> {
         uninterrupted(|| {
             // SAFETY: the kernel writes at most `buffer.len()` bytes into a live, exclusively borrowed slice.
-            check_size(unsafe {
-                libc::recv(self.0.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len(), flags)
+            check_call(unsafe {
+                libc::syscall(
+                    libc::SYS_recvfrom,
+                    self.0.as_raw_fd(),
+                    buffer.as_mut_ptr(),
+                    buffer.len(),
+                    flags,
+                    std::ptr::null::<libc::sockaddr>(),
+                    std::ptr::null::<libc::socklen_t>(),
+                )
             })
         })
     }
@@ -72,6 +90,14 @@ impl From<OwnedFd> for Socket {
     fn from(fd: OwnedFd) -> Self {
         Self(fd)
     }
+}
+
+/// [`check_size`](super::check_size) for what syscall(2) returns.
+///
+/// send(3) and recv(3) are cancellation points, and pay for that with several times the instructions of the call
+/// itself; nobody cancels the threads of this library.
+fn check_call(result: libc::c_long) -> io::Result<usize> {
+    usize::try_from(result).map_err(|_| io::Error::last_os_error())
 }
 
 /// Where a listening socket is bound.
