@@ -401,3 +401,6 @@ fn broken(error: io::Error) -> End {
         _ => End::Broken(error),
     }
 }
+
+#[cfg(test)]
+mod tests;
