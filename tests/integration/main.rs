@@ -5,6 +5,8 @@
 
 mod abi;
 mod c_tests;
+mod examples;
 mod header;
+mod install;
 mod support;
 mod wire;
