@@ -28,6 +28,19 @@ pub struct Client {
     pub helo: Vec<u8>,
 }
 
+impl Client {
+    /// The name, unless it only stands for one that was not found.
+    pub fn known_name(&self) -> &[u8] {
+        if self.name.starts_with(b"[") { b"unknown" } else { &self.name }
+    }
+
+    /// Name and address, as `Received:` fields and the macro `_` have them.
+    pub fn name_and_address(&self) -> Vec<u8> {
+        let address = self.address.text().unwrap_or_else(|| "unknown".to_owned());
+        [self.known_name(), b" [", address.as_bytes(), b"]"].concat()
+    }
+}
+
 /// An SMTP client's address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ClientAddress {
@@ -212,7 +225,10 @@ impl<'a> Player<'a> {
         let given_up = delivery.disposition == Disposition::GivenUp
             || delivery.mail.envelope.recipients.is_empty() && delivery.decided_by == Kind::Rcpt;
         if given_up || self.like.aborts_always() {
-            let exchange = self.session.abort()?;
+            let mut exchange = self.session.abort()?;
+            if !given_up {
+                exchange.argument = b"as Postfix does behind every message".to_vec();
+            }
             (self.observer)(&exchange);
         }
         if delivery.disposition == Disposition::Accepted {
@@ -245,7 +261,8 @@ impl<'a> Player<'a> {
     /// The filter fails.
     pub fn leave(mut self) -> Result<(), Error> {
         if self.decided.is_none() && self.like.aborts_always() {
-            let exchange = self.session.abort()?;
+            let mut exchange = self.session.abort()?;
+            exchange.argument = b"as Postfix does before it quits".to_vec();
             (self.observer)(&exchange);
         }
         if self.decided.is_none() || self.like.quits_after_verdict() {
@@ -353,10 +370,10 @@ impl<'a> Player<'a> {
         values.set("if_name", HOST_NAME);
         values.set("if_addr", "192.0.2.25");
         values.set("v", version);
-        values.set("client_name", client.name.clone());
-        values.set("client_ptr", client.name.clone());
+        values.set("_", client.name_and_address());
+        values.set("client_name", client.known_name());
+        values.set("client_ptr", client.known_name());
         if let Some(address) = client.address.text() {
-            values.set("_", [&client.name[..], b" [", address.as_bytes(), b"]"].concat());
             values.set("client_addr", address);
         }
         if let ClientAddress::Inet(_, port) | ClientAddress::Inet6(_, port) = client.address {

@@ -4,4 +4,5 @@
 //! The library under test is the release build (`cargo build --release` first; `make check` does it).
 
 mod header;
+mod milter_send;
 mod support;

@@ -156,17 +156,14 @@ fn submission<'a>(options: &Options, client: &Client, number: usize, message: &'
 
 /// The field that the MTA puts on top of a message.
 fn received(client: &Client, queue_id: &str, message: &Message) -> Header {
-    let address = client.address.text().unwrap_or_else(|| "unknown".to_owned());
     let fold = [message.line_end.as_bytes(), b"\t"].concat();
     let now = httpdate::fmt_http_date(SystemTime::now());
     let value = [
         &b" from "[..],
         &client.helo,
         b" (",
-        &client.name,
-        b" [",
-        address.as_bytes(),
-        b"])",
+        &client.name_and_address(),
+        b")",
         &fold,
         b"by ",
         HOST_NAME.as_bytes(),
@@ -193,7 +190,7 @@ struct Output {
 impl Output {
     fn new(options: &Options) -> Self {
         Self {
-            dialogue: Dialogue(options.show),
+            dialogue: Dialogue::new(options.show),
             report: Report::new(options.socket.to_string()),
             json: options.json,
             with_message: !options.no_apply,
