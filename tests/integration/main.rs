@@ -3,6 +3,9 @@
 //!
 //! The library under test is the release build (`cargo build --release` first; `make check` does it).
 
+mod abi;
+mod c_tests;
 mod header;
 mod milter_send;
 mod support;
+mod wire;
