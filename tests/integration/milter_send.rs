@@ -390,7 +390,9 @@ fn what_cannot_be_done() {
     let missing = send("unix:/nonexistent/socket", &["missing.eml"], b"");
     assert_eq!(missing.status, 2, "{missing:?}");
     assert!(missing.dialogue.contains("missing.eml"), "{missing:?}");
-    assert_eq!(send("unix:/s", &["--protocol", "7"], b"").status, 2);
+    for bad in [&["--protocol", "7"][..], &["--quit-nc"]] {
+        assert_eq!(send("unix:/s", bad, b"").status, 2);
+    }
 }
 
 #[test]

@@ -12,7 +12,6 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::SystemTime;
 
-use clap::Parser;
 use milter::mta::{
     Client, Delivery, Disposition, Envelope, Error, Exchange, HOST_NAME, Header, Link, MacroValues, Mailbox,
     Message, Player, Session, Submission,
@@ -64,7 +63,7 @@ impl From<&Delivery> for Exit {
 }
 
 fn main() -> ExitCode {
-    let options = Options::parse();
+    let options = Options::read();
     let messages = match read_messages(&options) {
         Ok(messages) => messages,
         Err(error) => {

@@ -4,7 +4,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Parser, ValueEnum};
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser, ValueEnum};
 use milter::mta::{self, ClientAddress, FilterAddress, Like, MacroSetting};
 use milter::protocol::{Actions, Kind, Offer, Steps};
 
@@ -113,7 +114,9 @@ pub struct Options {
     #[arg(value_parser = clap::value_parser!(u32).range(1..), help_heading = "Course of the session")]
     pub repeat: u32,
 
-    /// Let each message come from a client of its own, still on one connection to the filter (QUIT_NC)
+    /// Let each message come from a client of its own, still on one connection to the filter (QUIT_NC). libmilter
+    /// heeds that only behind a message that its filter let pass; behind others the client stays. Not a habit of
+    /// Postfix
     #[arg(long, help_heading = "Course of the session")]
     pub quit_nc: bool,
 
@@ -175,6 +178,20 @@ pub enum AbortAfter {
 }
 
 impl Options {
+    /// Reads the command line; ends the program if it is no good.
+    pub fn read() -> Self {
+        let options = Self::parse();
+        if let Some(conflict) = options.conflict() {
+            Self::command().error(ErrorKind::ArgumentConflict, conflict).exit();
+        }
+        options
+    }
+
+    /// Options that are good each by itself but not together.
+    fn conflict(&self) -> Option<&'static str> {
+        (self.quit_nc && self.like == Habits::Postfix).then_some("--quit-nc needs --like sendmail")
+    }
+
     /// Whose habits.
     pub fn like(&self) -> Like {
         match self.like {
@@ -265,7 +282,6 @@ fn parse_flags<F: bitflags::Flags<Bits = u32>>(text: &str) -> Result<F, String> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
     use std::net::Ipv4Addr;
 
     fn options(arguments: &[&str]) -> Result<Options, clap::Error> {
@@ -321,6 +337,12 @@ mod tests {
         let offer = options(&["--protocol", "4", "--actions", "ADDHDRS"]).unwrap().offer();
         assert_eq!((offer.version, offer.actions), (4, Actions::ADDHDRS));
         assert_eq!(offer.steps, mta::offer(4).steps);
+    }
+
+    #[test]
+    fn options_that_do_not_go_together() {
+        assert!(options(&["--quit-nc"]).unwrap().conflict().is_some());
+        assert!(options(&["--quit-nc", "--like", "sendmail"]).unwrap().conflict().is_none());
     }
 
     #[test]
