@@ -8,5 +8,6 @@ mod c_tests;
 mod examples;
 mod header;
 mod install;
+mod milter_send;
 mod support;
 mod wire;
