@@ -3,5 +3,8 @@
 //!
 //! The library under test is the release build (`cargo build --release` first; `make check` does it).
 
+mod abi;
+mod c_tests;
 mod header;
 mod support;
+mod wire;
