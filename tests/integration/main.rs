@@ -5,6 +5,7 @@
 
 mod abi;
 mod c_tests;
+mod filters;
 mod header;
 mod support;
 mod wire;
