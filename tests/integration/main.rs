@@ -6,6 +6,7 @@
 mod abi;
 mod c_tests;
 mod examples;
+mod filters;
 mod header;
 mod install;
 mod milter_send;
