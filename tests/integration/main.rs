@@ -6,5 +6,6 @@
 mod abi;
 mod c_tests;
 mod header;
+mod mail_servers;
 mod support;
 mod wire;
