@@ -333,11 +333,16 @@ impl Session {
                 ),
             );
         }
-        match (verdict, kind) {
-            (Verdict::Accept, _) => self.stage = Stage::Helo,
-            (Verdict::Reject | Verdict::TempFail | Verdict::Discard, Kind::Rcpt | Kind::Unknown) => {}
-            (Verdict::Reject | Verdict::TempFail | Verdict::Discard, _) => self.stage = Stage::Helo,
-            _ => {}
+        let message_is_over = match verdict {
+            Verdict::Accept => true,
+            Verdict::Reject | Verdict::TempFail | Verdict::Discard => {
+                !matches!(kind, Kind::Rcpt | Kind::Unknown)
+            }
+            _ => false,
+        };
+        if message_is_over {
+            self.stage = Stage::Helo;
+            self.ctx.set_eom(false);
         }
         Ok(())
     }
@@ -375,6 +380,8 @@ impl Session {
         if self.open {
             self.close(filter);
         }
+        // What close has still sent: the MTA may have ended only its own sending.
+        let _ = self.ctx.flush();
         self.ctx.end();
     }
 
@@ -394,3 +401,6 @@ fn broken(error: io::Error) -> End {
         _ => End::Broken(error),
     }
 }
+
+#[cfg(test)]
+mod tests;

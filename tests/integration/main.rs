@@ -5,6 +5,10 @@
 
 mod abi;
 mod c_tests;
+mod examples;
+mod filters;
 mod header;
+mod install;
+mod milter_send;
 mod support;
 mod wire;
