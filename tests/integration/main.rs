@@ -6,7 +6,10 @@
 mod abi;
 mod c_tests;
 mod examples;
+mod filters;
 mod header;
 mod install;
+mod milter_send;
+mod mail_servers;
 mod support;
 mod wire;
