@@ -131,7 +131,7 @@ impl<F: Filter> Engine<F> {
     fn end_sessions(&self) {
         // Closing the socket refuses those who come from now on.
         drop(self.shared.listener.lock().take());
-        self.shared.waiting_room.lock().nudge_ending(&self.shared.poller);
+        self.shared.waiting_room.lock().nudge_ending();
     }
 
     /// Ends sessions whose MTA was silent for too long; when to look again.
@@ -140,7 +140,7 @@ impl<F: Filter> Engine<F> {
         // A session that falls silent from now on has nearly its whole timeout before it; the longest wait
         // is bounded because an instant is.
         let next_possible = now + self.shared.settings.timeouts.silence.saturating_sub(MOMENT).max(MOMENT);
-        match self.shared.waiting_room.lock().expire(now, &self.shared.poller) {
+        match self.shared.waiting_room.lock().expire(now) {
             Some(deadline) => deadline.min(next_possible),
             None => next_possible,
         }
@@ -324,7 +324,7 @@ impl<F: Filter> Shared<F> {
 
     fn listen_again(&self) {
         if let Some(listener) = &*self.listener.lock()
-            && let Err(error) = self.poller.rearm(listener.as_fd(), Interest::Read, LISTENER)
+            && let Err(error) = self.poller.rearm(listener.as_fd(), LISTENER)
         {
             // As above.
             let _ = self.events.send(Event::ListenerBroken(error));

@@ -5,6 +5,7 @@
 
 mod abi;
 mod c_tests;
+mod engine;
 mod header;
 mod support;
 mod wire;
