@@ -121,6 +121,7 @@ impl Context {
 }
 
 impl Shared {
+    #[inline]
     fn flush(&mut self) -> Result<(), NotSent> {
         if let (Some(link), None, false) = (&self.link, &self.broken, self.outbox.is_empty()) {
             self.broken = link.send(&self.outbox).err();
@@ -166,6 +167,7 @@ impl Context {
     }
 
     /// Answers a command.
+    #[inline]
     pub(super) fn answer(&self, reply: Reply<'_>) {
         let shared = &mut *self.shared.lock();
         reply.encode(&mut shared.outbox);
@@ -235,6 +237,8 @@ impl Context {
         // cannot be sent, nobody is there to see them.
         let _ = shared.flush();
         shared.link = None;
+        // A buffer that could not be sent must not reach the next session.
+        shared.outbox.clear();
         shared.macros = MacroStore::default();
         shared.macro_lists = Vec::new();
         shared.reply = None;

@@ -129,14 +129,14 @@ impl Conversation {
     /// The MTA sends these bytes; the session takes them.
     fn say(&mut self, bytes: &[u8], buffers: &mut Buffers) -> Pause {
         self.mta.write_all(bytes).unwrap();
-        self.session.run(&self.filter, buffers, false)
+        self.session.run(&self.filter, buffers, Patience::Moment, false)
     }
 
     /// The MTA sends its last bytes and listens on; the session takes them and ends.
     fn say_last(&mut self, bytes: &[u8], buffers: &mut Buffers) {
         self.mta.write_all(bytes).unwrap();
         self.mta.shutdown(Half::Write).unwrap();
-        assert_eq!(self.session.run(&self.filter, buffers, false), Pause::Ended);
+        assert_eq!(self.session.run(&self.filter, buffers, Patience::Moment, false), Pause::Ended);
     }
 
     /// The kinds of all frames that the MTA has been sent so far and has not read yet.
@@ -354,7 +354,7 @@ fn a_silence_that_lasts_too_long_aborts_and_closes() {
     let mut conversation = Conversation::with_continuing_filter();
     let buffers = &mut Buffers::default();
     assert_eq!(conversation.say(&frames(&[OPTNEG, CONNECT, HELO, MAIL]), buffers), Pause::Silent);
-    assert_eq!(conversation.session.run(&conversation.filter, buffers, true), Pause::Ended);
+    assert_eq!(conversation.session.run(&conversation.filter, buffers, Patience::Moment, true), Pause::Ended);
     assert_eq!(conversation.seen(), "negotiate connect helo mail abort close");
 }
 
@@ -381,7 +381,10 @@ fn an_abort_ends_everything_once() {
         assert_eq!(conversation.say(&frames(commands), buffers), Pause::Silent);
         conversation.shutdown.abort();
         assert!(conversation.session.must_end());
-        assert_eq!(conversation.session.run(&conversation.filter, buffers, false), Pause::Ended);
+        assert_eq!(
+            conversation.session.run(&conversation.filter, buffers, Patience::Moment, false),
+            Pause::Ended
+        );
         assert!(conversation.seen().ends_with(end), "{}", conversation.seen());
     }
 }
@@ -405,10 +408,10 @@ fn a_broken_connection_is_noticed_even_when_nothing_is_left_to_say() {
     let mut session = Session::new(link.unwrap(), frame::DEFAULT_MAX_PAYLOAD);
     let buffers = &mut Buffers::default();
     (&mta).write_all(&frames(&[OPTNEG, CONNECT, HELO])).unwrap();
-    assert_eq!(session.run(&filter, buffers, false), Pause::Silent);
+    assert_eq!(session.run(&filter, buffers, Patience::Moment, false), Pause::Silent);
     ours.shutdown(Half::Write).unwrap();
     (&mta).write_all(&frames(&[MAIL])).unwrap();
-    assert_eq!(session.run(&filter, buffers, false), Pause::Ended);
+    assert_eq!(session.run(&filter, buffers, Patience::Moment, false), Pause::Ended);
     assert_eq!(filter.seen.lock().join(" "), "negotiate connect helo mail abort close");
 }
 
@@ -499,7 +502,10 @@ fn random_bytes_never_break_a_session() {
         let mut conversation = Conversation::new(moody(round));
         conversation.mta.write_all(&bytes).unwrap();
         conversation.mta.shutdown(Half::Write).unwrap();
-        assert_eq!(conversation.session.run(&conversation.filter, buffers, false), Pause::Ended);
+        assert_eq!(
+            conversation.session.run(&conversation.filter, buffers, Patience::Moment, false),
+            Pause::Ended
+        );
         check_order(&conversation.seen());
         conversation.heard();
         assert!(buffers.inbox.is_empty() && buffers.outbox.is_empty(), "{}", bytes.escape_ascii());
