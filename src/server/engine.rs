@@ -169,20 +169,36 @@ impl<F: Filter> Engine<F> {
     }
 
     fn end_sessions(&self) {
+<<<<<<< HEAD
+        // Closing the socket refuses those who come from now on.
+        drop(self.shared.listener.lock().take());
+        self.shared.waiting_room.lock().nudge_ending();
+=======
         self.shared.listener.refuse();
         self.shared.waiting_room.lock().nudge_ending(&self.shared.poller);
+>>>>>>> main
     }
 
     /// Ends sessions whose MTA was silent for too long; when to look again.
     pub fn expire_silent(&self) -> Instant {
         let silence = self.shared.settings.limits.timeouts().silence;
         let now = Instant::now();
+<<<<<<< HEAD
+        // A session that falls silent from now on has nearly its whole timeout before it; the longest wait
+        // is bounded because an instant is.
+        let next_possible = now + self.shared.settings.timeouts.silence.saturating_sub(MOMENT).max(MOMENT);
+        match self.shared.waiting_room.lock().expire(now) {
+            Some(deadline) => deadline.min(next_possible),
+            None => next_possible,
+        }
+=======
         // Each look costs time for every silent session, so there are not too many looks; a session that falls silent
         // from now on has nearly its whole timeout before it.
         let soonest = now + (silence / 64).clamp(Duration::from_millis(10), Duration::from_secs(1));
         let latest = now + silence.saturating_sub(MOMENT);
         let next = self.shared.waiting_room.lock().expire(now, &self.shared.poller);
         next.unwrap_or(latest).min(latest).max(soonest)
+>>>>>>> main
     }
 
     /// Ends all threads, and waits for them for at most `grace`. Threads that are stuck in a callback stay.
@@ -385,6 +401,18 @@ impl<F: Filter> Shared<F> {
         }
     }
 
+<<<<<<< HEAD
+    fn listen_again(&self) {
+        if let Some(listener) = &*self.listener.lock()
+            && let Err(error) = self.poller.rearm(listener.as_fd(), LISTENER)
+        {
+            // As above.
+            let _ = self.events.send(Event::ListenerBroken(error));
+        }
+    }
+
+=======
+>>>>>>> main
     /// Waits a little, unless the server stops.
     fn rest(&self) {
         let alarm = self.shutdown.alarm(false);

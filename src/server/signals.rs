@@ -74,7 +74,13 @@ impl Drop for Watch {
         wake_signal_thread();
         // The thread does nothing but wait, so it ends at once.
         let _ = self.ended.recv();
+<<<<<<< HEAD
+        self.thread.join();
+        // Whoever asked this server to stop did not mean the next one.
+        STOP_REQUESTED.store(false, Ordering::SeqCst);
+=======
         self.reaper.join();
+>>>>>>> main
     }
 }
 
@@ -91,3 +97,46 @@ fn forward(signals: &SignalSet, over: &AtomicBool, events: &Sender<Event>) {
         }
     }
 }
+<<<<<<< HEAD
+
+/// The flag that wakes the signal thread, if this process has made one.
+fn existing_flag() -> Option<LeakedEvent> {
+    (WAKE_OWNER.load(Ordering::SeqCst) == std::process::id()).then(|| {
+        // SAFETY: `wake_flag` leaked it before it named this process as its owner.
+        unsafe { LeakedEvent::from_number(WAKE.load(Ordering::SeqCst)) }
+    })
+}
+
+/// The flag that wakes the signal thread.
+fn wake_flag() -> io::Result<LeakedEvent> {
+    if let Some(flag) = existing_flag() {
+        return Ok(flag);
+    }
+    let flag = Flag::new()?.leak();
+    WAKE.store(flag.number(), Ordering::SeqCst);
+    WAKE_OWNER.store(std::process::id(), Ordering::SeqCst);
+    Ok(flag)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crossbeam_channel::unbounded;
+
+    #[test]
+    fn a_stop_counts_for_one_server() {
+        let wait = Duration::from_secs(30);
+        for _ in 0..200 {
+            let (events, inbox) = unbounded();
+            request_stop();
+            let watch = watch(events).unwrap();
+            assert!(matches!(inbox.recv_timeout(wait), Ok(Event::Stop)), "asked before the start");
+            // Asked twice, and perhaps too late for the thread to see it.
+            request_stop();
+            drop(watch);
+            assert!(!STOP_REQUESTED.load(Ordering::SeqCst), "the next server must not stop for it");
+        }
+    }
+}
+=======
+>>>>>>> main
