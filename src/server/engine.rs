@@ -53,6 +53,8 @@ const CLOSING: u64 = 0;
 /// The server's handle on the threads.
 pub struct Engine<F: Filter> {
     shared: Arc<Shared<F>>,
+    /// What each thread has a copy of, to start more.
+    alive: Sender<Infallible>,
     /// Disconnected when the last thread has ended.
     ended: Receiver<Infallible>,
 }
@@ -137,11 +139,8 @@ impl<F: Filter> Engine<F> {
             reaper: Reaper::default(),
         });
         let (alive, ended) = crossbeam_channel::bounded(0);
-        let engine = Self { shared, ended };
-        let started = spawn(&engine.shared, &alive, Role::Watcher)
-            .and_then(|()| spawn(&engine.shared, &alive, Role::Acceptor));
-        drop(alive);
-        match started {
+        let engine = Self { shared, alive, ended };
+        match engine.restock() {
             Ok(()) => Ok(engine),
             Err(error) => {
                 engine.stop();
@@ -149,6 +148,19 @@ impl<F: Filter> Engine<F> {
                 Err(error)
             }
         }
+    }
+
+    /// Starts threads where none waits for work.
+    ///
+    /// # Errors
+    /// The system has no thread to give.
+    pub fn restock(&self) -> io::Result<()> {
+        for role in [Role::Watcher, Role::Acceptor] {
+            if self.shared.idle(role).load(Ordering::SeqCst) == 0 {
+                spawn(&self.shared, &self.alive, role)?;
+            }
+        }
+        Ok(())
     }
 
     /// How many sessions have not ended.
@@ -168,42 +180,32 @@ impl<F: Filter> Engine<F> {
         self.end_sessions();
     }
 
+    /// Sessions that are stuck in a callback end without another one.
+    pub fn abandon(&self) {
+        self.shared.shutdown.abandon();
+    }
+
     fn end_sessions(&self) {
-<<<<<<< HEAD
-        // Closing the socket refuses those who come from now on.
-        drop(self.shared.listener.lock().take());
-        self.shared.waiting_room.lock().nudge_ending();
-=======
         self.shared.listener.refuse();
-        self.shared.waiting_room.lock().nudge_ending(&self.shared.poller);
->>>>>>> main
+        self.shared.waiting_room.lock().nudge_ending();
     }
 
     /// Ends sessions whose MTA was silent for too long; when to look again.
     pub fn expire_silent(&self) -> Instant {
         let silence = self.shared.settings.limits.timeouts().silence;
         let now = Instant::now();
-<<<<<<< HEAD
-        // A session that falls silent from now on has nearly its whole timeout before it; the longest wait
-        // is bounded because an instant is.
-        let next_possible = now + self.shared.settings.timeouts.silence.saturating_sub(MOMENT).max(MOMENT);
-        match self.shared.waiting_room.lock().expire(now) {
-            Some(deadline) => deadline.min(next_possible),
-            None => next_possible,
-        }
-=======
         // Each look costs time for every silent session, so there are not too many looks; a session that falls silent
         // from now on has nearly its whole timeout before it.
         let soonest = now + (silence / 64).clamp(Duration::from_millis(10), Duration::from_secs(1));
         let latest = now + silence.saturating_sub(MOMENT);
-        let next = self.shared.waiting_room.lock().expire(now, &self.shared.poller);
+        let next = self.shared.waiting_room.lock().expire(now);
         next.unwrap_or(latest).min(latest).max(soonest)
->>>>>>> main
     }
 
     /// Ends all threads, and waits for them for at most `grace`. Threads that are stuck in a callback stay.
     pub fn finish(self, grace: Duration) {
         self.shared.closing.raise();
+        drop(self.alive);
         // Nothing is ever sent: the end of the last thread disconnects the channel.
         let _ = self.ended.recv_timeout(grace);
         self.shared.reaper.join();
@@ -237,6 +239,10 @@ fn work<F: Filter>(shared: &Arc<Shared<F>>, alive: &Sender<Infallible>, role: Ro
             Work::Connection(_) | Work::Session(_) => {
                 let last = idle.fetch_sub(1, Ordering::SeqCst) == 1;
                 let alone = last && spawn(shared, alive, role).is_err();
+                if alone {
+                    // If nobody receives it, the server is stopping.
+                    let _ = shared.events.send(Event::NoThread);
+                }
                 match work {
                     Work::Connection(socket) => shared.begin(socket, &mut buffers, alone),
                     Work::Session(token) => shared.take_up(token, &mut buffers),
@@ -339,6 +345,7 @@ impl<F: Filter> Shared<F> {
                 Ok(Pause::Ended) => break,
                 Err(Panicked) => {
                     log::error(self.filter.name(), format_args!("internal error, session ended"));
+                    seat.session.context().end();
                     *buffers = Buffers::default();
                     break;
                 }
@@ -401,18 +408,6 @@ impl<F: Filter> Shared<F> {
         }
     }
 
-<<<<<<< HEAD
-    fn listen_again(&self) {
-        if let Some(listener) = &*self.listener.lock()
-            && let Err(error) = self.poller.rearm(listener.as_fd(), LISTENER)
-        {
-            // As above.
-            let _ = self.events.send(Event::ListenerBroken(error));
-        }
-    }
-
-=======
->>>>>>> main
     /// Waits a little, unless the server stops.
     fn rest(&self) {
         let alarm = self.shutdown.alarm(false);

@@ -74,13 +74,9 @@ impl Drop for Watch {
         wake_signal_thread();
         // The thread does nothing but wait, so it ends at once.
         let _ = self.ended.recv();
-<<<<<<< HEAD
-        self.thread.join();
+        self.reaper.join();
         // Whoever asked this server to stop did not mean the next one.
         STOP_REQUESTED.store(false, Ordering::SeqCst);
-=======
-        self.reaper.join();
->>>>>>> main
     }
 }
 
@@ -97,31 +93,12 @@ fn forward(signals: &SignalSet, over: &AtomicBool, events: &Sender<Event>) {
         }
     }
 }
-<<<<<<< HEAD
-
-/// The flag that wakes the signal thread, if this process has made one.
-fn existing_flag() -> Option<LeakedEvent> {
-    (WAKE_OWNER.load(Ordering::SeqCst) == std::process::id()).then(|| {
-        // SAFETY: `wake_flag` leaked it before it named this process as its owner.
-        unsafe { LeakedEvent::from_number(WAKE.load(Ordering::SeqCst)) }
-    })
-}
-
-/// The flag that wakes the signal thread.
-fn wake_flag() -> io::Result<LeakedEvent> {
-    if let Some(flag) = existing_flag() {
-        return Ok(flag);
-    }
-    let flag = Flag::new()?.leak();
-    WAKE.store(flag.number(), Ordering::SeqCst);
-    WAKE_OWNER.store(std::process::id(), Ordering::SeqCst);
-    Ok(flag)
-}
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crossbeam_channel::unbounded;
+    use std::time::Duration;
 
     #[test]
     fn a_stop_counts_for_one_server() {
@@ -138,5 +115,3 @@ mod tests {
         }
     }
 }
-=======
->>>>>>> main

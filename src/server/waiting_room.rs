@@ -53,26 +53,14 @@ impl WaitingRoom {
     }
 
     /// Lets the poller report all sessions whose deadline has come; the next deadline after `now`.
-<<<<<<< HEAD
     pub fn expire(&mut self, now: Instant) -> Option<Instant> {
-        while let Some(&(deadline, token)) = self.deadlines.first() {
-            if deadline > now {
-                return Some(deadline);
-            }
-            self.deadlines.pop_first();
-            if let Some((_, seat)) = self.seats.get_mut(&token) {
-                seat.expired = true;
-                nudge(seat);
-=======
-    pub fn expire(&mut self, now: Instant, poller: &Epoll) -> Option<Instant> {
         let mut next = None;
         for (deadline, seat) in self.seats.values_mut().filter(|(_, seat)| !seat.expired) {
             if *deadline <= now {
                 seat.expired = true;
-                nudge(seat, poller);
+                nudge(seat);
             } else {
                 next = Some(next.map_or(*deadline, |next: Instant| next.min(*deadline)));
->>>>>>> main
             }
         }
         next
