@@ -253,9 +253,12 @@ impl Session {
     /// Makes the move to `target` legal (contract 1.6); `false` if the command is to be dropped.
     #[inline]
     fn clear_the_way<F: Filter>(&mut self, filter: &F, target: Stage) -> bool {
-        if self.stage.is_followed_by(target) {
-            return true; // nearly always: the steps that are off need not be looked at
-        }
+        self.stage.is_followed_by(target) || self.make_legal(filter, target)
+    }
+
+    /// [`Self::clear_the_way`] when the steps that are switched off count, or the message has to end.
+    #[cold]
+    fn make_legal<F: Filter>(&mut self, filter: &F, target: Stage) -> bool {
         let off = self.off(filter);
         if self.stage.leads_to(target, off) {
             return true;
