@@ -3,5 +3,6 @@
 //!
 //! The library under test is the release build (`cargo build --release` first; `make check` does it).
 
+mod differential;
 mod header;
 mod support;
