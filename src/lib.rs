@@ -2,6 +2,7 @@
 
 pub mod ffi;
 mod log;
+pub mod mta;
 pub mod protocol;
 pub mod server;
 pub mod session;

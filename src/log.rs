@@ -23,11 +23,16 @@ pub fn set_debug_level(level: i32) {
     DEBUG_LEVEL.store(level, Ordering::Relaxed);
 }
 
-/// Writes a line of debug output if at least `level` is wanted. The message is not even formatted otherwise.
-pub fn debug(level: i32, name: &CStr, message: Arguments<'_>) {
-    if DEBUG_LEVEL.load(Ordering::Relaxed) >= level {
-        eprintln!("{}: {message}", name.to_string_lossy());
-    }
+/// Whether debug output of this level is wanted. To be asked first: making the message costs more than asking.
+#[inline]
+pub fn debug_wanted(level: i32) -> bool {
+    DEBUG_LEVEL.load(Ordering::Relaxed) >= level
+}
+
+/// Writes a line of debug output.
+#[cold]
+pub fn debug(name: &CStr, message: Arguments<'_>) {
+    eprintln!("{}: {message}", name.to_string_lossy());
 }
 
 fn write(priority: libc::c_int, name: &CStr, message: Arguments<'_>) {

@@ -202,6 +202,8 @@ impl<'a> Command<'a> {
     ///
     /// # Errors
     /// The payload is not what contract 1.2 asks for.
+    // Inlined, the command is taken apart by its only consumer without ever being put together.
+    #[inline(always)]
     pub fn decode(kind: Kind, payload: &'a mut [u8]) -> Result<Self, Malformed> {
         if payload.is_empty() && kind.needs_payload() {
             return Err(Malformed::NoData(kind));
@@ -279,9 +281,15 @@ pub mod encode {
 
     /// `D`: (name, value) pairs for a stage.
     pub fn macros(out: &mut Vec<u8>, stage: MacroStage, definitions: &[(&[u8], &[u8])]) {
-        let mut payload = vec![stage.into()];
+        macros_before(out, stage.into(), definitions);
+    }
+
+    /// `D`: (name, value) pairs for any command byte. Postfix sends them with every command, those that have no
+    /// stage of their own too.
+    pub fn macros_before<T: AsRef<[u8]>>(out: &mut Vec<u8>, command: u8, definitions: &[(T, T)]) {
+        let mut payload = vec![command];
         for (name, value) in definitions {
-            for part in [name, NUL, value, NUL] {
+            for part in [name.as_ref(), NUL, value.as_ref(), NUL] {
                 payload.extend_from_slice(part);
             }
         }

@@ -27,16 +27,18 @@ pub enum Reply<'a> {
 
 impl Reply<'_> {
     /// Appends the frame.
+    #[inline]
     pub fn encode(&self, out: &mut Vec<u8>) {
-        match self {
-            Self::Continue => append(out, b'c', &[]),
-            Self::Accept => append(out, b'a', &[]),
-            Self::Reject => append(out, b'r', &[]),
-            Self::TempFail => append(out, b't', &[]),
-            Self::Discard => append(out, b'd', &[]),
-            Self::Skip => append(out, b's', &[]),
-            Self::Custom(text) => append(out, b'y', &[text, NUL]),
-        }
+        let kind = match self {
+            Self::Continue => b'c',
+            Self::Accept => b'a',
+            Self::Reject => b'r',
+            Self::TempFail => b't',
+            Self::Discard => b'd',
+            Self::Skip => b's',
+            Self::Custom(text) => return append(out, b'y', &[text, NUL]),
+        };
+        out.extend_from_slice(&[0, 0, 0, 1, kind]);
     }
 }
 

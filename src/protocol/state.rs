@@ -85,11 +85,17 @@ impl Stage {
         (Self::Mail..=Self::Body).contains(&self)
     }
 
+    /// Whether `target` may follow, whatever the filter has switched off.
+    #[inline]
+    pub fn is_followed_by(self, target: Self) -> bool {
+        self.followers() & target.bit() != 0
+    }
+
     /// Whether `target` may follow, given the steps that the filter has switched off.
     pub fn leads_to(self, target: Self, off: Steps) -> bool {
         let mut from = self;
         loop {
-            if from.followers() & target.bit() != 0 {
+            if from.is_followed_by(target) {
                 return true;
             }
             match Self::ALL.get(from as usize + 1) {
@@ -116,7 +122,7 @@ impl Stage {
     }
 
     /// The bit that switches this stage off.
-    fn switch(self) -> Steps {
+    pub fn switch(self) -> Steps {
         match self {
             Self::Connect => Steps::NOCONNECT,
             Self::Helo => Steps::NOHELO,

@@ -43,12 +43,21 @@ pub struct Link {
     shutdown: Arc<Shutdown>,
 }
 
+/// Whether to wait for an MTA that has nothing to say yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Patience {
+    /// No: somebody else watches the connection.
+    None,
+    /// For a [`MOMENT`].
+    Moment,
+}
+
 /// What waiting for the MTA has brought.
 #[derive(Debug)]
 pub enum Arrival {
     /// More bytes are in the inbox.
     Bytes,
-    /// Nothing for a [`MOMENT`], and no frame is under way.
+    /// Nothing, within the patience, and no frame is under way.
     Silence,
     /// The session is to end because the process stops.
     Shutdown,
@@ -92,9 +101,11 @@ impl Link {
 
     /// Waits for bytes. A frame that has begun must be complete before `frame_deadline`, which this
     /// function sets when it sees the first part of a frame.
+    #[inline]
     pub(super) fn receive(
         &self,
         inbox: &mut Inbox,
+        patience: Patience,
         in_message: bool,
         frame_deadline: &mut Option<Instant>,
     ) -> Arrival {
@@ -103,7 +114,11 @@ impl Link {
             return self.receive_until(inbox, in_message, deadline);
         }
         *frame_deadline = None;
-        match self.socket.receive(inbox.room()) {
+        let received = match patience {
+            Patience::Moment => self.socket.receive(inbox.room()),
+            Patience::None => self.socket.try_receive(inbox.room()),
+        };
+        match received {
             Ok(count) => inbox.received(count),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Arrival::Silence,
             Err(error) => Arrival::Broken(error),
@@ -139,6 +154,7 @@ impl Link {
     ///
     /// # Errors
     /// The connection broke, the MTA did not take the bytes within the timeout, or the process aborts.
+    #[inline]
     pub(super) fn send(&self, mut bytes: &[u8]) -> io::Result<()> {
         let mut deadline = None;
         while !bytes.is_empty() {
@@ -222,6 +238,7 @@ impl Inbox {
     ///
     /// # Errors
     /// The bytes are not a frame.
+    #[inline]
     pub(super) fn next_frame(&mut self, max_payload: usize) -> Result<Option<Frame<'_>>, FrameError> {
         self.uncover();
         let Some(buffer) = &mut self.buffer else { return Ok(None) };
@@ -239,13 +256,16 @@ impl Inbox {
 
     /// Room to receive into, enough for what the frame under way still needs. It is empty if there is no memory for
     /// that; receiving 0 bytes then ends the session.
+    #[inline]
     fn room(&mut self) -> &mut [u8] {
         self.uncover();
         let Some(buffer) = &mut self.buffer else { return &mut [] };
-        if self.start > 0 {
-            buffer.copy_within(self.start..self.end, 0);
-            (self.start, self.end) = (0, self.end - self.start);
+        if self.start == self.end {
+            (self.start, self.end) = (0, 0);
+            return self.free();
         }
+        buffer.copy_within(self.start..self.end, 0);
+        (self.start, self.end) = (0, self.end - self.start);
         // The frame's length was checked against the limit before anyone came here for more bytes.
         if let Ok(Some(length)) = frame::measure(&buffer[..self.end], usize::MAX)
             && length > buffer.len() - 1
@@ -253,16 +273,25 @@ impl Inbox {
         {
             return &mut [];
         }
-        let Some(buffer) = &mut self.buffer else { return &mut [] };
-        let last = buffer.len() - 1;
-        &mut buffer[self.end..last]
+        self.free()
     }
 
+    /// What is behind the received bytes, but for the last byte.
+    #[inline]
+    fn free(&mut self) -> &mut [u8] {
+        match self.buffer.as_deref_mut() {
+            Some([free @ .., _]) => free.get_mut(self.end..).unwrap_or_default(),
+            _ => &mut [],
+        }
+    }
+
+    #[inline]
     fn received(&mut self, count: usize) -> Arrival {
         self.end += count;
         Arrival::from(Ok(count))
     }
 
+    #[inline]
     fn uncover(&mut self) {
         if let (Some(buffer), Some(byte)) = (&mut self.buffer, self.covered.take()) {
             buffer[self.start] = byte;

@@ -1,10 +1,13 @@
 //! The C headers. They are made of `src/ffi/*.rs` by cbindgen and committed, so that building needs no generator;
 //! a test holds the committed text against what the sources say now. `make header` writes it, by this very code.
+//! Others hold what the headers define against the reference's, whose text they never read.
 
-use crate::support::repository;
+use crate::support::{repository, run, stdout, temp_dir};
 use cbindgen::{Builder, Config};
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::fs;
+use std::path::Path;
+use std::process::Command;
 
 /// When this is set the headers are written instead of compared.
 const WRITE: &str = "LIBMILTER_WRITE_HEADERS";
@@ -25,6 +28,11 @@ const MFDEF_START: &str = "\
  */
 #ifndef _LIBMILTER_MFDEF_H
 #define _LIBMILTER_MFDEF_H 1
+
+/* The newest version of the protocol. */
+#ifndef SMFI_PROT_VERSION
+#define SMFI_PROT_VERSION 6
+#endif
 ";
 
 #[test]
@@ -111,5 +119,162 @@ fn define(line: &str, longs: &HashSet<String>) -> Option<String> {
         Some(format!("#define {name} ({number})"))
     } else {
         None
+    }
+}
+
+/// Where the reference's headers are.
+const REFERENCE: &str = "/usr/include";
+
+/// The macros that the header in `include` defines, beyond those of the system headers that it includes.
+fn macros(include: &Path) -> BTreeMap<String, String> {
+    let dir = temp_dir();
+    let defined = |source: &str| -> BTreeMap<String, String> {
+        let file = dir.path().join("source.c");
+        fs::write(&file, source).unwrap();
+        stdout(Command::new("cc").args(["-E", "-dM", "-I"]).arg(include).arg(file))
+            .lines()
+            .filter_map(|line| line.strip_prefix("#define ")?.split_once(' '))
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .collect()
+    };
+    let system = defined("#include <sys/types.h>\n#include <sys/socket.h>\n");
+    let mut ours = defined("#include <libmilter/mfapi.h>\n");
+    ours.retain(|name, _| !system.contains_key(name));
+    ours
+}
+
+/// The value and size that constants have with the header in `include`.
+fn values<'a>(include: &Path, names: impl Iterator<Item = &'a String>) -> String {
+    let dir = temp_dir();
+    let print = |name| format!("printf(\"%s %ld %zu\\n\", \"{name}\", (long)({name}), sizeof({name}));\n");
+    let (file, program) = (dir.path().join("values.c"), dir.path().join("values"));
+    let body: String = names.map(print).collect();
+    fs::write(
+        &file,
+        format!("#include <stdio.h>\n#include <libmilter/mfapi.h>\nint main(void) {{\n{body}}}\n"),
+    )
+    .unwrap();
+    run(Command::new("cc").arg("-I").arg(include).arg(file).arg("-o").arg(&program));
+    stdout(&mut Command::new(program))
+}
+
+#[test]
+fn macros_are_the_references() {
+    let (reference, ours) = (Path::new(REFERENCE), repository().join("include"));
+    let (their_macros, our_macros) = (macros(reference), macros(&ours));
+    assert!(their_macros.len() > 100, "the reference's header is missing: run `make deps`");
+    let names = |macros: &BTreeMap<String, String>| macros.keys().cloned().collect::<Vec<_>>();
+    assert_eq!(names(&their_macros), names(&our_macros));
+
+    let is_constant = |name: &&String| {
+        ["MI_", "MILTER_", "SMF"].iter().any(|prefix| name.starts_with(prefix)) && !name.contains('(')
+    };
+    let constants = || their_macros.keys().filter(is_constant);
+    assert!(constants().count() > 100);
+    assert_eq!(values(reference, constants()), values(&ours, constants()));
+    for name in their_macros.keys().filter(|name| !is_constant(name)) {
+        assert_eq!(their_macros[name], our_macros[name], "{name}");
+    }
+}
+
+/// What sources may say before they include the header.
+const PREAMBLES: [&str; 22] = [
+    "typedef int bool;",
+    "typedef char bool;",
+    "typedef enum { false, true } bool;",
+    "#define bool int",
+    "#define bool char",
+    "#define true 1\n#define false 0",
+    "#define true (1)\n#define false (0)",
+    "#define bool int\n#define true 1\n#define false 0\n#define __bool_true_false_are_defined 1",
+    "#define SM_CONF_STDBOOL_H",
+    "#define SM_CONF_STDBOOL_H 0",
+    "#define SM_CONF_STDBOOL_H 1",
+    "#include <stdbool.h>\n#define SM_CONF_STDBOOL_H 1",
+    "#define __P(X) X",
+    "#define SM__P(X) X",
+    "#define _SOCK_ADDR struct sockaddr_storage",
+    "struct smfi_str;",
+    "typedef struct smfi_str SMFICTX;",
+    "#include <sys/cdefs.h>",
+    "#include <sys/socket.h>",
+    "#include <libmilter/mfdef.h>",
+    "#include <libmilter/mfapi.h>",
+    "#define _LIBMILTER_MFDEF_H 1",
+];
+
+#[test]
+fn sources_that_get_on_with_the_references_header_get_on_with_ours() {
+    let dir = temp_dir();
+    // A copy: of headers in a system directory the compiler would hide the warnings.
+    let reference = dir.path().join("libmilter");
+    fs::create_dir(&reference).unwrap();
+    for header in ["mfapi.h", "mfdef.h"] {
+        fs::copy(Path::new(REFERENCE).join("libmilter").join(header), reference.join(header)).unwrap();
+    }
+    let source = dir.path().join("source.c");
+    let compiles = |include: &Path, standard: &str| {
+        let mut command = Command::new("cc");
+        command.args(["-fsyntax-only", "-Werror", standard, "-I"]).arg(include).arg(&source);
+        command.output().unwrap().status.success()
+    };
+    let redefinitions = macros(Path::new(REFERENCE)).into_keys().map(|name| format!("#define {name} 12"));
+    let mut taken = 0;
+    for preamble in PREAMBLES.map(str::to_owned).into_iter().chain(redefinitions) {
+        let text = format!(
+            "{preamble}\n#include <libmilter/mfapi.h>\nint f(void) {{ return smfi_opensocket(1); }}\n"
+        );
+        fs::write(&source, text).unwrap();
+        for standard in ["-std=gnu89", "-std=gnu11"] {
+            if compiles(dir.path(), standard) {
+                assert!(compiles(&repository().join("include"), standard), "{standard}: {preamble}");
+                taken += 1;
+            }
+        }
+    }
+    assert!(taken > 20);
+}
+
+/// The compilers and the versions of the languages that sources in the wild are built with.
+const LANGUAGES: [(&str, &[&str]); 4] = [
+    ("gcc", &["gnu89", "c99", "c11", "c17", "c2x"]),
+    ("clang-15", &["gnu89", "c99", "c11", "c17", "c2x"]),
+    ("g++", &["c++98", "c++11", "c++14", "c++17", "c++20", "c++23"]),
+    ("clang++-15", &["c++98", "c++11", "c++14", "c++17", "c++20", "c++2b"]),
+];
+
+/// What sources define or include around the header.
+const SURROUNDINGS: [&[&str]; 9] = [
+    &[],
+    &["-DBOOL_BEFORE"],
+    &["-DBOOL_AFTER"],
+    &["-DBOOL_BEFORE", "-DBOOL_AFTER"],
+    &["-DSM_CONF_STDBOOL_H=1"],
+    &["-DSM_CONF_STDBOOL_H=0", "-DBOOL_AFTER"],
+    &["-DSMFI_VERSION=4"],
+    &["-D_SOCK_ADDR=struct sockaddr_storage"],
+    &["-DSHORT_NAME"],
+];
+
+#[test]
+fn every_language_takes_the_header_without_a_warning() {
+    let include = repository().join("include");
+    for (compiler, standards) in LANGUAGES {
+        for standard in standards {
+            let cplusplus = standard.starts_with("c++");
+            for surroundings in SURROUNDINGS {
+                let mut command = Command::new(compiler);
+                command.args(["-fsyntax-only", "-Wall", "-Wextra", "-Wpedantic", "-Wundef", "-Werror"]);
+                command.args(if cplusplus { ["-x", "c++"] } else { ["-x", "c"] });
+                command.args(if cplusplus { "" } else { "-Wstrict-prototypes" }.split_whitespace());
+                if (compiler, *standard) == ("clang-15", "gnu89") {
+                    // Of every use of what <stdbool.h> defines clang says that C89 did not have it.
+                    command.arg("-Wno-c99-extensions");
+                }
+                command.arg(format!("-std={standard}")).args(surroundings);
+                command.arg("-I").arg(&include).arg("-I").arg(include.join("libmilter"));
+                run(command.arg(repository().join("c-tests/includer.c")));
+            }
+        }
     }
 }

@@ -3,6 +3,14 @@
 //!
 //! The library under test is the release build (`cargo build --release` first; `make check` does it).
 
+mod abi;
+mod c_tests;
 mod differential;
+mod examples;
+mod filters;
 mod header;
+mod install;
+mod mail_servers;
+mod milter_send;
 mod support;
+mod wire;

@@ -1,0 +1,363 @@
+//! The command line: what can be asked for, and the text that teaches it. Values that exist are valid.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser, ValueEnum};
+use milter::mta::{self, ClientAddress, FilterAddress, Like, MacroSetting};
+use milter::protocol::{Actions, Kind, Offer, Steps};
+
+/// The client, and its name, if there is no other wish.
+const DEFAULT_CLIENT: &str = "192.0.2.1:1025";
+const DEFAULT_NAME: &str = "client.example.com";
+
+const AFTER_HELP: &str = "\
+Dialogue (standard error): a line for each command that the filter gets, with its answer behind the arrow. A + \
+marks a change that the filter wants, a - a command that it does not get, and why. Behind each message stands what \
+became of it, with the resulting envelope. The resulting message goes to standard output.
+
+Exit status: 0 accepted, 1 rejected, 2 usage, 3 tempfailed, 4 discarded, 5 accepted into quarantine, 6 the filter \
+broke the protocol, 7 no connection, no answer in time, or another I/O error. Of several messages the first one \
+that was not simply accepted decides.
+
+Examples:
+  What does my filter do with this message?
+      milter-send inet:8891@localhost message.eml
+  A bounce to two recipients, with ESMTP arguments:
+      milter-send /run/f.sock -f '<> BODY=8BITMIME' -t a@example.org \\
+          -t '<b@example.org> NOTIFY=NEVER' message.eml
+  From an IPv6 client that has logged in:
+      milter-send /run/f.sock --client '[2001:db8::1]:1025' \\
+          --client-name mail.example.com -m auth_authen=joe message.eml
+  As an old Sendmail would do it:
+      milter-send /run/f.sock --like sendmail --protocol 2 message.eml
+  For a test suite:
+      milter-send /run/f.sock --json message.eml | jq .messages[0].disposition";
+
+/// Plays SMTP sessions to a mail filter (milter), as a mail server would, and shows what it answers and what it
+/// makes of the message. No mail is sent.
+#[derive(Debug, Parser)]
+#[command(name = "milter-send", version, after_long_help = AFTER_HELP, max_term_width = 110)]
+pub struct Options {
+    /// Where the filter listens: unix:PATH, inet:PORT@HOST, inet6:PORT@HOST, or a path
+    pub socket: FilterAddress,
+
+    /// Message files; - or none is standard input
+    #[arg(value_name = "MESSAGE")]
+    pub messages: Vec<PathBuf>,
+
+    /// The sender, with ESMTP arguments behind it
+    #[arg(short, long, value_name = "ADDRESS [ARGUMENT...]", default_value = "<sender@example.com>")]
+    #[arg(help_heading = "Envelope and client")]
+    pub from: String,
+
+    /// A recipient, with ESMTP arguments behind it; can be repeated
+    #[arg(short, long, value_name = "ADDRESS [ARGUMENT...]", default_value = "<recipient@example.org>")]
+    #[arg(help_heading = "Envelope and client")]
+    pub to: Vec<String>,
+
+    /// The client's address: IPv4 or [IPv6], with or without :PORT, unix:PATH, or unknown
+    #[arg(long, value_name = "ADDRESS", default_value = DEFAULT_CLIENT, value_parser = parse_client)]
+    #[arg(help_heading = "Envelope and client")]
+    pub client: ClientAddress,
+
+    /// The client's host name [default: client.example.com for the default address, localhost for a local one,
+    /// else the address in brackets]
+    #[arg(long, value_name = "NAME", help_heading = "Envelope and client")]
+    pub client_name: Option<String>,
+
+    /// What the client says in HELO
+    #[arg(long, value_name = "NAME", default_value = DEFAULT_NAME)]
+    #[arg(help_heading = "Envelope and client")]
+    pub helo: String,
+
+    /// Whose habits: which macros go with which command, how frames are written, how header fields are counted
+    #[arg(long, value_name = "MTA", default_value = "postfix", help_heading = "Mail server")]
+    pub like: Habits,
+
+    /// The milter protocol version to offer
+    #[arg(long, value_name = "2..6", default_value_t = mta::NEWEST_VERSION)]
+    #[arg(value_parser = clap::value_parser!(u32).range(2..=6), help_heading = "Mail server")]
+    pub protocol: u32,
+
+    /// The modifications to offer, as names (ADDHDRS,CHGBODY) or a number [default: all of the version]
+    #[arg(long, value_name = "FLAGS", value_parser = parse_flags::<Actions>, help_heading = "Mail server")]
+    pub actions: Option<Actions>,
+
+    /// The protocol steps to offer, as names (SKIP,NR_HDR) or a number [default: all of the version]
+    #[arg(long, value_name = "FLAGS", value_parser = parse_flags::<Steps>, help_heading = "Mail server")]
+    pub steps: Option<Steps>,
+
+    /// A macro's value, and perhaps the stage to send it at: connect, helo, mail, rcpt, data, eoh, eom. Without a
+    /// stage it goes with those that have it by habit or at the filter's wish, else with connect. Without a value
+    /// it is not sent. Can be repeated
+    #[arg(short, long = "macro", value_name = "[STAGE:]NAME[=VALUE]", help_heading = "Mail server")]
+    pub macros: Vec<MacroSetting>,
+
+    /// How long the filter may take for the connection, and for each answer
+    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = parse_seconds)]
+    #[arg(help_heading = "Mail server")]
+    pub timeout: Duration,
+
+    /// An SMTP command that the server does not know, sent behind HELO; can be repeated
+    #[arg(long, value_name = "LINE", help_heading = "Course of the session")]
+    pub unknown: Vec<String>,
+
+    /// Give the message up when this command is through
+    #[arg(long, value_name = "COMMAND", help_heading = "Course of the session")]
+    pub abort_after: Option<AbortAfter>,
+
+    /// Send the messages this many times on one connection
+    #[arg(long, value_name = "TIMES", default_value_t = 1)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..), help_heading = "Course of the session")]
+    pub repeat: u32,
+
+    /// Let each message come from a client of its own, still on one connection to the filter (QUIT_NC). libmilter
+    /// heeds that only behind a message that its filter let pass; behind others the client stays. Not a habit of
+    /// Postfix
+    #[arg(long, help_heading = "Course of the session")]
+    pub quit_nc: bool,
+
+    /// What the dialogue tells
+    #[arg(long, value_name = "LEVEL", help_heading = "Output")]
+    #[arg(default_value = "steps", default_value_if("json", "true", "nothing"))]
+    pub show: Show,
+
+    /// Print all of it as JSON instead: negotiation, every exchange, what became of each message
+    #[arg(long, help_heading = "Output")]
+    pub json: bool,
+
+    /// Do not apply the changes, nor print the message
+    #[arg(long, help_heading = "Output")]
+    pub no_apply: bool,
+
+    /// Do not put a Received: field on top of the message; header positions count it all the same
+    #[arg(long, help_heading = "Output")]
+    pub no_received: bool,
+}
+
+/// Whose habits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Habits {
+    /// Postfix 3
+    Postfix,
+    /// Sendmail 8
+    Sendmail,
+}
+
+/// What the dialogue tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+pub enum Show {
+    /// Nothing
+    Nothing,
+    /// What became of the message
+    Result,
+    /// Every command and its answer
+    Steps,
+    /// The macros too
+    Macros,
+}
+
+/// The last command before the client gives up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum AbortAfter {
+    /// MAIL FROM
+    Mail,
+    /// The last RCPT TO
+    Rcpt,
+    /// DATA
+    Data,
+    /// The last header field
+    Header,
+    /// The end of the header
+    Eoh,
+    /// The last piece of the body
+    Body,
+}
+
+impl Options {
+    /// Reads the command line; ends the program if it is no good.
+    pub fn read() -> Self {
+        let options = Self::parse();
+        if let Some(conflict) = options.conflict() {
+            Self::command().error(ErrorKind::ArgumentConflict, conflict).exit();
+        }
+        options
+    }
+
+    /// Options that are good each by itself but not together.
+    fn conflict(&self) -> Option<&'static str> {
+        (self.quit_nc && self.like == Habits::Postfix).then_some("--quit-nc needs --like sendmail")
+    }
+
+    /// Whose habits.
+    pub fn like(&self) -> Like {
+        match self.like {
+            Habits::Postfix => Like::Postfix,
+            Habits::Sendmail => Like::Sendmail,
+        }
+    }
+
+    /// What the filter is offered.
+    pub fn offer(&self) -> Offer {
+        let all = mta::offer(self.protocol);
+        Offer { actions: self.actions.unwrap_or(all.actions), steps: self.steps.unwrap_or(all.steps), ..all }
+    }
+
+    /// The client's host name.
+    pub fn client_name(&self) -> String {
+        let local =
+            |address: IpAddr| if address.is_loopback() { "localhost".into() } else { format!("[{address}]") };
+        match (&self.client_name, &self.client) {
+            (Some(name), _) => name.clone(),
+            (None, client) if parse_client(DEFAULT_CLIENT).as_ref() == Ok(client) => DEFAULT_NAME.to_owned(),
+            (None, ClientAddress::Inet(address, _)) => local(IpAddr::V4(*address)),
+            (None, ClientAddress::Inet6(address, _)) => local(IpAddr::V6(*address)),
+            (None, ClientAddress::Unix(_)) => "localhost".to_owned(),
+            (None, ClientAddress::Unknown) => "unknown".to_owned(),
+        }
+    }
+
+    /// The command behind which the client gives up.
+    pub fn give_up_after(&self) -> Option<Kind> {
+        self.abort_after.map(|after| match after {
+            AbortAfter::Mail => Kind::Mail,
+            AbortAfter::Rcpt => Kind::Rcpt,
+            AbortAfter::Data => Kind::Data,
+            AbortAfter::Header => Kind::Header,
+            AbortAfter::Eoh => Kind::EndOfHeader,
+            AbortAfter::Body => Kind::Body,
+        })
+    }
+}
+
+fn parse_client(text: &str) -> Result<ClientAddress, String> {
+    const DEFAULT_PORT: u16 = 1025;
+    if text == "unknown" {
+        return Ok(ClientAddress::Unknown);
+    }
+    if let Some(path) = text.strip_prefix("unix:") {
+        return Ok(ClientAddress::Unix(path.as_bytes().to_vec()));
+    }
+    let bare = text.strip_prefix('[').and_then(|inner| inner.strip_suffix(']')).unwrap_or(text);
+    let (address, port) = match (bare.parse::<IpAddr>(), text.parse::<SocketAddr>()) {
+        (Ok(address), _) => (address, DEFAULT_PORT),
+        (Err(_), Ok(address)) => (address.ip(), address.port()),
+        _ => return Err("expected ADDRESS, ADDRESS:PORT, [IPV6]:PORT, unix:PATH or unknown".to_owned()),
+    };
+    Ok(match address {
+        IpAddr::V4(address) => ClientAddress::Inet(address, port),
+        IpAddr::V6(address) => ClientAddress::Inet6(address, port),
+    })
+}
+
+fn parse_seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_| "expected a number of seconds".to_owned())?;
+    match Duration::try_from_secs_f64(seconds) {
+        Ok(duration) if !duration.is_zero() => Ok(duration),
+        _ => Err("expected a number of seconds above 0".to_owned()),
+    }
+}
+
+/// Flags as a number, or as names separated by commas or white space; `SMFIF_` or `SMFIP_` may stand in front.
+fn parse_flags<F: bitflags::Flags<Bits = u32>>(text: &str) -> Result<F, String> {
+    let number = match text.strip_prefix("0x") {
+        Some(hex) => u32::from_str_radix(hex, 16).ok(),
+        None => text.parse().ok(),
+    };
+    if let Some(bits) = number {
+        return Ok(F::from_bits_retain(bits));
+    }
+    let mut flags = F::empty();
+    for name in text.split([',', ' ']).filter(|name| !name.is_empty()) {
+        let upper = name.to_ascii_uppercase();
+        let bare = upper.strip_prefix("SMFIF_").or_else(|| upper.strip_prefix("SMFIP_")).unwrap_or(&upper);
+        flags.insert(F::from_name(bare).ok_or_else(|| format!("no flag is called {name}"))?);
+    }
+    Ok(flags)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::Ipv4Addr;
+
+    fn options(arguments: &[&str]) -> Result<Options, clap::Error> {
+        Options::try_parse_from(["milter-send", "/f"].iter().chain(arguments))
+    }
+
+    #[test]
+    fn the_command_line_holds_together() {
+        Options::command().debug_assert();
+        let plain = options(&[]).unwrap();
+        assert_eq!((plain.show, plain.to.len()), (Show::Steps, 1));
+        assert_eq!(plain.offer(), mta::offer(6));
+        assert_eq!(options(&["--json"]).unwrap().show, Show::Nothing);
+        assert_eq!(options(&["--json", "--show", "macros"]).unwrap().show, Show::Macros);
+    }
+
+    #[test]
+    fn clients_of_every_family() {
+        let v4 = Ipv4Addr::new(192, 0, 2, 7);
+        let v6 = "2001:db8::1".parse().unwrap();
+        for (text, expected) in [
+            ("192.0.2.7", ClientAddress::Inet(v4, 1025)),
+            ("192.0.2.7:25", ClientAddress::Inet(v4, 25)),
+            ("2001:db8::1", ClientAddress::Inet6(v6, 1025)),
+            ("[2001:db8::1]", ClientAddress::Inet6(v6, 1025)),
+            ("[2001:db8::1]:25", ClientAddress::Inet6(v6, 25)),
+            ("unix:/run/x", ClientAddress::Unix(b"/run/x".to_vec())),
+            ("unknown", ClientAddress::Unknown),
+        ] {
+            assert_eq!(parse_client(text), Ok(expected), "{text}");
+        }
+        assert!(parse_client("client.example.com").is_err());
+    }
+
+    #[test]
+    fn clients_have_names() {
+        let name = |client| options(&["--client", client]).unwrap().client_name();
+        assert_eq!(name("127.0.0.1"), "localhost");
+        assert_eq!(name("unix:/x"), "localhost");
+        assert_eq!(name("192.0.2.7:25"), "[192.0.2.7]");
+        assert_eq!(name("2001:db8::1"), "[2001:db8::1]");
+        assert_eq!(name("unknown"), "unknown");
+        assert_eq!(options(&[]).unwrap().client_name(), "client.example.com");
+        assert_eq!(options(&["--client-name", "a.example"]).unwrap().client_name(), "a.example");
+    }
+
+    #[test]
+    fn flags_as_names_and_numbers() {
+        assert_eq!(parse_flags("0x30"), Ok(Actions::CHGHDRS | Actions::QUARANTINE));
+        assert_eq!(parse_flags("0"), Ok(Actions::empty()));
+        assert_eq!(parse_flags("skip, SMFIP_NR_HDR"), Ok(Steps::SKIP | Steps::NR_HDR));
+        assert!(parse_flags::<Steps>("ADDHDRS").is_err());
+        let offer = options(&["--protocol", "4", "--actions", "ADDHDRS"]).unwrap().offer();
+        assert_eq!((offer.version, offer.actions), (4, Actions::ADDHDRS));
+        assert_eq!(offer.steps, mta::offer(4).steps);
+    }
+
+    #[test]
+    fn options_that_do_not_go_together() {
+        assert!(options(&["--quit-nc"]).unwrap().conflict().is_some());
+        assert!(options(&["--quit-nc", "--like", "sendmail"]).unwrap().conflict().is_none());
+    }
+
+    #[test]
+    fn what_is_refused() {
+        for bad in [
+            &["--protocol", "7"][..],
+            &["--repeat", "0"],
+            &["--timeout", "0"],
+            &["--timeout", "-1"],
+            &["--macro", "="],
+            &["--abort-after", "eom"],
+        ] {
+            assert!(options(bad).is_err(), "{bad:?}");
+        }
+        assert!(Options::try_parse_from(["milter-send"]).is_err());
+        assert!(Options::try_parse_from(["milter-send", "smtp:25@localhost"]).is_err());
+    }
+}

@@ -1,0 +1,194 @@
+//! Where the filter listens: the socket specifications of smfi_setconn(3), of Sendmail's `S=` and of Postfix's
+//! `smtpd_milters`, and connecting to one.
+
+use std::fmt;
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream, ToSocketAddrs};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// A filter's address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FilterAddress {
+    /// `unix:path`, `local:path`, or a path alone.
+    Unix(PathBuf),
+    /// `inet:port@host`, or Postfix's `inet:host:port`.
+    Inet(String, u16),
+    /// `inet6:port@host`.
+    Inet6(String, u16),
+}
+
+/// A specification that is none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BadAddress(&'static str);
+
+impl fmt::Display for BadAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+impl std::error::Error for BadAddress {}
+
+impl std::str::FromStr for FilterAddress {
+    type Err = BadAddress;
+
+    fn from_str(spec: &str) -> Result<Self, BadAddress> {
+        let (scheme, rest) = match spec.split_once(':') {
+            Some((scheme, rest)) => (scheme.to_ascii_lowercase(), rest),
+            None => ("unix".to_owned(), spec),
+        };
+        match scheme.as_str() {
+            "unix" | "local" | "" if rest.is_empty() => Err(BadAddress("the path of the socket is missing")),
+            "unix" | "local" | "" => Ok(Self::Unix(rest.into())),
+            "inet" => host_and_port(rest, "127.0.0.1").map(|(host, port)| Self::Inet(host, port)),
+            "inet6" => host_and_port(rest, "::1").map(|(host, port)| Self::Inet6(host, port)),
+            _ if scheme.starts_with(['/', '.']) => Ok(Self::Unix(spec.into())),
+            _ => Err(BadAddress("expected unix:PATH, inet:PORT@HOST or inet6:PORT@HOST")),
+        }
+    }
+}
+
+/// `port@host`, `port`, or `host:port`.
+fn host_and_port(text: &str, local: &str) -> Result<(String, u16), BadAddress> {
+    let (host, port) = match (text.split_once('@'), text.rsplit_once(':')) {
+        (Some((port, host)), _) => (host, port),
+        (None, Some((host, port))) => (host, port),
+        (None, None) => (local, text),
+    };
+    let port = port.parse().map_err(|_| BadAddress("the port must be a number from 0 to 65535"))?;
+    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    let host = host.strip_prefix("IPv6:").unwrap_or(host);
+    Ok((host.to_owned(), port))
+}
+
+impl fmt::Display for FilterAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Inet(host, port) => write!(f, "inet:{port}@{host}"),
+            Self::Inet6(host, port) => write!(f, "inet6:{port}@{host}"),
+        }
+    }
+}
+
+impl FilterAddress {
+    /// Connects.
+    ///
+    /// # Errors
+    /// The filter cannot be reached within `timeout`.
+    pub fn connect(&self, timeout: Duration) -> io::Result<Stream> {
+        let (host, port, wanted): (_, _, fn(&SocketAddr) -> bool) = match self {
+            Self::Unix(path) => return UnixStream::connect(path).map(Stream::Unix),
+            Self::Inet(host, port) => (host, port, SocketAddr::is_ipv4),
+            Self::Inet6(host, port) => (host, port, SocketAddr::is_ipv6),
+        };
+        let mut failure = io::Error::new(io::ErrorKind::NotFound, "the host has no address of this family");
+        for address in (host.as_str(), *port).to_socket_addrs()?.filter(wanted) {
+            match TcpStream::connect_timeout(&address, timeout) {
+                Ok(stream) => {
+                    stream.set_nodelay(true)?;
+                    return Ok(Stream::Tcp(stream));
+                }
+                Err(error) => failure = error,
+            }
+        }
+        Err(failure)
+    }
+}
+
+/// A connection to a filter.
+#[derive(Debug)]
+pub enum Stream {
+    /// Over a unix socket.
+    Unix(UnixStream),
+    /// Over TCP.
+    Tcp(TcpStream),
+}
+
+impl Stream {
+    pub(super) fn set_read_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
+        match self {
+            Self::Unix(stream) => stream.set_read_timeout(timeout),
+            Self::Tcp(stream) => stream.set_read_timeout(timeout),
+        }
+    }
+
+    pub(super) fn set_write_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
+        match self {
+            Self::Unix(stream) => stream.set_write_timeout(timeout),
+            Self::Tcp(stream) => stream.set_write_timeout(timeout),
+        }
+    }
+
+    pub(super) fn shutdown_write(&self) -> io::Result<()> {
+        match self {
+            Self::Unix(stream) => stream.shutdown(Shutdown::Write),
+            Self::Tcp(stream) => stream.shutdown(Shutdown::Write),
+        }
+    }
+}
+
+impl Read for Stream {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Unix(stream) => stream.read(buffer),
+            Self::Tcp(stream) => stream.read(buffer),
+        }
+    }
+}
+
+impl Write for Stream {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Unix(stream) => stream.write(bytes),
+            Self::Tcp(stream) => stream.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(spec: &str) -> Result<FilterAddress, BadAddress> {
+        spec.parse()
+    }
+
+    #[test]
+    fn every_way_to_name_a_socket() {
+        let unix = |path: &str| Ok(FilterAddress::Unix(path.into()));
+        for spec in ["unix:/run/f", "LOCAL:/run/f", ":/run/f", "/run/f"] {
+            assert_eq!(parse(spec), unix("/run/f"), "{spec}");
+        }
+        assert_eq!(parse("f.sock"), unix("f.sock"));
+        assert_eq!(parse("/run/a:b"), unix("/run/a:b"));
+        let inet = |host: &str, port| Ok(FilterAddress::Inet(host.to_owned(), port));
+        assert_eq!(parse("inet:8891@filter.example"), inet("filter.example", 8891));
+        assert_eq!(parse("inet:8891@[192.0.2.1]"), inet("192.0.2.1", 8891));
+        assert_eq!(parse("inet:192.0.2.1:8891"), inet("192.0.2.1", 8891));
+        assert_eq!(parse("inet:8891"), inet("127.0.0.1", 8891));
+        let inet6 = |host: &str, port| Ok(FilterAddress::Inet6(host.to_owned(), port));
+        assert_eq!(parse("inet6:8891@[IPv6:::1]"), inet6("::1", 8891));
+        assert_eq!(parse("Inet6:[::1]:8891"), inet6("::1", 8891));
+        assert_eq!(parse("inet6:8891"), inet6("::1", 8891));
+    }
+
+    #[test]
+    fn what_names_no_socket() {
+        for spec in ["", "unix:", ":", "inet:", "inet:x@h", "inet:65536@h", "smtp:25@h", "fd:3"] {
+            assert!(parse(spec).is_err(), "{spec}");
+        }
+    }
+
+    #[test]
+    fn an_address_of_the_other_family_is_not_taken() {
+        let error = parse("inet6:1@127.0.0.1").unwrap().connect(Duration::from_secs(1)).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+    }
+}

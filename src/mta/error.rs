@@ -1,0 +1,149 @@
+//! What can go wrong between MTA and filter, told so that the author of a filter knows where to look.
+
+use std::fmt;
+use std::io;
+use std::time::Duration;
+
+use crate::protocol::{Actions, FrameError, Kind, Steps};
+
+/// Why a conversation with a filter ended too early.
+#[derive(Debug)]
+pub enum Error {
+    /// No connection to the filter.
+    Connect {
+        /// The filter's address, as it was given.
+        address: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Sending or receiving failed.
+    Io {
+        /// The command under way.
+        during: Kind,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The filter did not answer in time.
+    Timeout {
+        /// The command that was not answered.
+        during: Kind,
+        /// How long it had.
+        after: Duration,
+    },
+    /// The filter did what the protocol does not allow.
+    Protocol {
+        /// The command under way.
+        during: Kind,
+        /// What it did.
+        fault: Fault,
+    },
+}
+
+/// How a filter can break the protocol.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fault {
+    /// It closed the connection instead of answering.
+    Closed,
+    /// It closed the connection inside a frame.
+    Truncated,
+    /// It sent what cannot be a frame.
+    Frame(FrameError),
+    /// It sent a frame that no filter may send, or that is not built as it must be.
+    Malformed {
+        /// The frame's command byte.
+        kind: u8,
+        /// Its payload, in bytes.
+        length: usize,
+    },
+    /// It sent something else than was due: an answer to a negotiation in the middle of a message, say.
+    OutOfPlace {
+        /// The frame's command byte.
+        kind: u8,
+    },
+    /// It asked for a modification that was not negotiated.
+    NotNegotiated(Actions),
+    /// It answered the negotiation with a version that does not exist or is newer than what was offered.
+    Version(u32),
+    /// It wants modifications that were not offered.
+    Actions(Actions),
+    /// It wants steps left out, or unanswered, that were not offered.
+    Steps(Steps),
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Connect { address, source } => write!(f, "cannot connect to {address}: {source}"),
+            Self::Io { during, source } => write!(f, "{}: {source}", during.name()),
+            Self::Timeout { during, after } => {
+                write!(f, "{}: no answer within {} seconds", during.name(), after.as_secs_f64())
+            }
+            Self::Protocol { during, fault } => write!(f, "{}: {fault}", during.name()),
+        }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Closed => f.write_str("the filter closed the connection"),
+            Self::Truncated => f.write_str("the filter closed the connection inside a frame"),
+            Self::Frame(error) => error.fmt(f),
+            Self::Malformed { kind, length } => {
+                write!(f, "the filter sent '{}' with {length} bytes, which it must not", kind.escape_ascii())
+            }
+            Self::OutOfPlace { kind } => {
+                write!(f, "the filter sent '{}', which has no place here", kind.escape_ascii())
+            }
+            Self::NotNegotiated(action) => {
+                write!(f, "the filter used {}, which was not negotiated", flag_names(action))
+            }
+            Self::Version(version) => write!(f, "the filter answered with version {version}"),
+            Self::Actions(actions) => write!(f, "the filter wants {}, not offered", flag_names(actions)),
+            Self::Steps(steps) => write!(f, "the filter wants {}, not offered", flag_names(steps)),
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// The names of flags; those that have none are one number at the end.
+pub fn flag_list<F: bitflags::Flags<Bits = u32>>(flags: &F) -> Vec<String> {
+    let mut names: Vec<String> = Vec::new();
+    let mut named = 0;
+    for (name, flag) in flags.iter_names() {
+        named |= flag.bits();
+        names.push(name.to_owned());
+    }
+    let unnamed = flags.bits() & !named;
+    if unnamed != 0 {
+        names.push(format!("{unnamed:#x}"));
+    }
+    names
+}
+
+/// [`flag_list`] as a line.
+pub fn flag_names<F: bitflags::Flags<Bits = u32>>(flags: &F) -> String {
+    let names = flag_list(flags);
+    if names.is_empty() { "none".to_owned() } else { names.join(" ") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_have_names_or_a_number() {
+        assert_eq!(flag_names(&Actions::empty()), "none");
+        assert_eq!(flag_names(&(Actions::ADDHDRS | Actions::QUARANTINE)), "ADDHDRS QUARANTINE");
+        assert_eq!(flag_names(&Steps::from_bits_retain(0x8000_0001)), "NOCONNECT 0x80000000");
+    }
+
+    #[test]
+    fn an_error_names_the_command() {
+        let error = Error::Timeout { during: Kind::Helo, after: Duration::from_millis(1500) };
+        assert_eq!(error.to_string(), "HELO: no answer within 1.5 seconds");
+        let error = Error::Protocol { during: Kind::EndOfMessage, fault: Fault::OutOfPlace { kind: b'O' } };
+        assert_eq!(error.to_string(), "BODYEOB: the filter sent 'O', which has no place here");
+    }
+}

@@ -1,0 +1,157 @@
+//! What distinguishes one MTA from another on the wire, as seen from the filter: Postfix 3.7 and Sendmail 8.17 in
+//! their default configuration, watched and described, not configured.
+
+use std::str::FromStr;
+
+use super::macros::MacroLists;
+use crate::protocol::{Actions, Kind, MacroStage, Offer, Steps};
+
+/// Whose habits are followed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Like {
+    /// Postfix.
+    #[default]
+    Postfix,
+    /// Sendmail.
+    Sendmail,
+}
+
+impl FromStr for Like {
+    type Err = &'static str;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        match name.to_ascii_lowercase().as_str() {
+            "postfix" => Ok(Self::Postfix),
+            "sendmail" => Ok(Self::Sendmail),
+            _ => Err("expected postfix or sendmail"),
+        }
+    }
+}
+
+impl Like {
+    /// The macros that are sent unless the filter asks for others: Postfix's `milter_*_macros`, Sendmail's
+    /// `Milter.macros.*`.
+    pub fn macro_lists(self) -> MacroLists {
+        const HELO: &str = "{tls_version} {cipher} {cipher_bits} {cert_subject} {cert_issuer}";
+        MacroLists::new(match self {
+            Self::Postfix => [
+                "j {daemon_name} {daemon_addr} v _",
+                HELO,
+                "i {auth_type} {auth_authen} {auth_author} {mail_addr} {mail_host} {mail_mailer}",
+                "i {rcpt_addr} {rcpt_host} {rcpt_mailer}",
+                "i",
+                "i",
+                "i",
+            ],
+            Self::Sendmail => [
+                "j _ {daemon_name} {if_name} {if_addr}",
+                HELO,
+                "i {auth_type} {auth_authen} {auth_ssf} {auth_author} {mail_mailer} {mail_host} {mail_addr}",
+                "{rcpt_mailer} {rcpt_host} {rcpt_addr}",
+                "",
+                "",
+                "{msg_id}",
+            ],
+        })
+    }
+
+    /// Which stage's macros go in front of a command. Sendmail sends those of a stage once, with the stage's own
+    /// command; Postfix repeats them with every header field and piece of the body.
+    pub(super) fn macro_stage(self, kind: Kind) -> Option<MacroStage> {
+        match (kind, self) {
+            (Kind::Connect, _) => Some(MacroStage::Connect),
+            (Kind::Helo, _) => Some(MacroStage::Helo),
+            (Kind::Mail, _) => Some(MacroStage::Mail),
+            (Kind::Rcpt, _) => Some(MacroStage::Rcpt),
+            (Kind::Data, _) => Some(MacroStage::Data),
+            (Kind::EndOfHeader, _) | (Kind::Header, Self::Postfix) => Some(MacroStage::EndOfHeader),
+            (Kind::EndOfMessage, _) | (Kind::Body, Self::Postfix) => Some(MacroStage::EndOfMessage),
+            _ => None,
+        }
+    }
+
+    /// Whether several frames go out in one write when no answer is due in between: Postfix waits with writing
+    /// until it has to read, Sendmail writes each frame by itself.
+    pub(super) fn gathers_writes(self) -> bool {
+        self == Self::Postfix
+    }
+
+    /// Whether an empty list of macros, asked for by a filter, is no macros. To Postfix it is no request.
+    pub(super) fn heeds_empty_lists(self) -> bool {
+        self == Self::Sendmail
+    }
+
+    /// Whether ABORT follows every message, answered or not, and QUIT once more. Sendmail sends it only for a
+    /// message that was given up.
+    pub(super) fn aborts_always(self) -> bool {
+        self == Self::Postfix
+    }
+
+    /// Whether QUIT is sent to a filter that has already decided on the whole connection. Postfix just closes.
+    pub(super) fn quits_after_verdict(self) -> bool {
+        self == Self::Sendmail
+    }
+}
+
+/// The newest protocol version.
+pub const NEWEST_VERSION: u32 = 6;
+
+/// The oldest one that is still in use.
+pub const OLDEST_VERSION: u32 = 2;
+
+/// Everything that an MTA of this protocol version can do. Both MTAs offer all of it.
+pub fn offer(version: u32) -> Offer {
+    let early = Actions::ADDHDRS
+        | Actions::CHGBODY
+        | Actions::ADDRCPT
+        | Actions::DELRCPT
+        | Actions::CHGHDRS
+        | Actions::QUARANTINE;
+    let mut actions = early;
+    let mut steps = Steps::NOCONNECT
+        | Steps::NOHELO
+        | Steps::NOMAIL
+        | Steps::NORCPT
+        | Steps::NOBODY
+        | Steps::NOHDRS
+        | Steps::NOEOH;
+    if version >= 3 {
+        steps |= Steps::NOUNKNOWN;
+    }
+    if version >= 4 {
+        steps |= Steps::NODATA;
+    }
+    if version >= 6 {
+        actions |= Actions::CHGFROM | Actions::ADDRCPT_PAR | Actions::SETSYMLIST;
+        steps |= Steps::SKIP | Steps::RCPT_REJ | Steps::NO_REPLY | Steps::HDR_LEADSPC;
+    }
+    Offer { version, actions, steps }
+}
+
+/// The protocol version that brought a command.
+pub(super) fn since_version(kind: Kind) -> u32 {
+    match kind {
+        Kind::Unknown => 3,
+        Kind::Data => 4,
+        Kind::QuitNewConnection => 5,
+        _ => 2,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn version_6_offers_what_both_mtas_offer() {
+        let newest = offer(NEWEST_VERSION);
+        assert_eq!(newest.encode(), *b"\0\0\0\x06\0\0\x01\xff\0\x1f\xff\xff");
+    }
+
+    #[test]
+    fn older_versions_offer_less() {
+        let steps = |version| offer(version).steps.bits();
+        assert_eq!([2, 3, 4, 5].map(steps), [0x7f, 0x17f, 0x37f, 0x37f]);
+        assert_eq!(offer(5).actions.bits(), 0x3f);
+    }
+}

@@ -1,0 +1,210 @@
+//! The framed connection to a filter, with deadlines. What the frames mean is not its business.
+
+use std::io::{ErrorKind, Read, Write};
+use std::time::{Duration, Instant};
+
+use super::address::Stream;
+use super::error::{Error, Fault};
+use crate::protocol::frame::{self, Frame};
+use crate::protocol::{Kind, frame::DEFAULT_MAX_PAYLOAD};
+
+/// How much is read at once.
+const READ_SIZE: usize = 64 * 1024;
+
+/// A connection on which frames go out and come in.
+#[derive(Debug)]
+pub struct Link {
+    stream: Stream,
+    timeout: Duration,
+    max_payload: usize,
+    /// Frames that wait to be sent.
+    outgoing: Vec<u8>,
+    /// Received and not yet used: what stands behind `used`.
+    incoming: Vec<u8>,
+    used: usize,
+}
+
+impl Link {
+    /// Takes a connected stream. Every answer has `timeout` to come in.
+    pub fn new(stream: Stream, timeout: Duration) -> Self {
+        Self {
+            stream,
+            timeout,
+            max_payload: DEFAULT_MAX_PAYLOAD,
+            outgoing: Vec::new(),
+            incoming: Vec::new(),
+            used: 0,
+        }
+    }
+
+    /// Sets the largest payload that may come in.
+    pub fn set_max_payload(&mut self, bytes: usize) {
+        self.max_payload = bytes;
+    }
+
+    /// The buffer that the next [`flush`](Self::flush) sends: append frames to it.
+    pub fn outgoing(&mut self) -> &mut Vec<u8> {
+        &mut self.outgoing
+    }
+
+    /// Sends everything that waits, in one write if the system takes it.
+    ///
+    /// # Errors
+    /// It cannot be sent, or not in time.
+    pub fn flush(&mut self, during: Kind) -> Result<(), Error> {
+        if self.outgoing.is_empty() {
+            return Ok(());
+        }
+        let sent = self
+            .stream
+            .set_write_timeout(Some(self.timeout))
+            .and_then(|()| self.stream.write_all(&self.outgoing));
+        self.outgoing.clear();
+        sent.map_err(|source| match source.kind() {
+            ErrorKind::WouldBlock | ErrorKind::TimedOut => Error::Timeout { during, after: self.timeout },
+            ErrorKind::BrokenPipe | ErrorKind::ConnectionReset => {
+                Error::Protocol { during, fault: Fault::Closed }
+            }
+            _ => Error::Io { during, source },
+        })
+    }
+
+    /// Sends everything that waits, then receives one frame.
+    ///
+    /// # Errors
+    /// It does not come, not in time, or what comes is no frame.
+    pub fn receive(&mut self, during: Kind) -> Result<Frame<'_>, Error> {
+        self.flush(during)?;
+        self.incoming.drain(..self.used);
+        self.used = 0;
+        let deadline = Instant::now() + self.timeout;
+        let size = loop {
+            let measured = frame::measure(&self.incoming, self.max_payload)
+                .map_err(|error| Error::Protocol { during, fault: Fault::Frame(error) })?;
+            match measured {
+                Some(size) if self.incoming.len() >= size => break size,
+                _ => self.read_more(during, deadline)?,
+            }
+        };
+        self.used = size;
+        Ok(frame::read(&mut self.incoming[..size]))
+    }
+
+    /// Tells the filter that nothing more will come, and waits for it to close the connection, so that its
+    /// close callback has run. Whether it does is its own affair.
+    pub fn close(mut self) {
+        // A filter that is gone already is as good as one that goes now.
+        if self.flush(Kind::Quit).is_ok() && self.stream.shutdown_write().is_ok() {
+            let deadline = Instant::now() + self.timeout;
+            while self.read_more(Kind::Quit, deadline).is_ok() {
+                self.incoming.clear();
+            }
+        }
+    }
+
+    fn read_more(&mut self, during: Kind, deadline: Instant) -> Result<(), Error> {
+        let expired = || Error::Timeout { during, after: self.timeout };
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(expired());
+        }
+        let failed = |source| Error::Io { during, source };
+        self.stream.set_read_timeout(Some(left)).map_err(failed)?;
+        let length = self.incoming.len();
+        self.incoming.resize(length + READ_SIZE, 0);
+        let read = self.stream.read(&mut self.incoming[length..]);
+        self.incoming.truncate(length + *read.as_ref().unwrap_or(&0));
+        let closed = |fault| Err(Error::Protocol { during, fault });
+        match read {
+            Ok(0) if length == 0 => closed(Fault::Closed),
+            Ok(0) => closed(Fault::Truncated),
+            Ok(_) => Ok(()),
+            Err(source) => match source.kind() {
+                ErrorKind::Interrupted => Ok(()),
+                ErrorKind::WouldBlock | ErrorKind::TimedOut => Err(expired()),
+                ErrorKind::ConnectionReset => closed(Fault::Closed),
+                _ => Err(failed(source)),
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::FrameError;
+    use std::os::unix::net::UnixStream;
+
+    fn pair(timeout: Duration) -> (Link, UnixStream) {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        (Link::new(Stream::Unix(ours), timeout), theirs)
+    }
+
+    fn fault(error: Error) -> Fault {
+        match error {
+            Error::Protocol { during: Kind::Helo, fault } => fault,
+            other => panic!("{other}"),
+        }
+    }
+
+    const LONG: Duration = Duration::from_secs(30);
+
+    #[test]
+    fn frames_come_out_one_by_one_however_they_arrive() {
+        let (mut link, mut peer) = pair(LONG);
+        peer.write_all(b"\0\0\0\x01c\0\0\0\x03h").unwrap();
+        assert_eq!(link.receive(Kind::Helo).unwrap(), Frame { kind: b'c', payload: &mut [] });
+        let writer = std::thread::spawn(move || peer.write_all(b"ab").map(|()| peer));
+        assert_eq!(link.receive(Kind::Helo).unwrap(), Frame { kind: b'h', payload: &mut b"ab".to_vec() });
+        drop(writer.join());
+        assert_eq!(fault(link.receive(Kind::Helo).unwrap_err()), Fault::Closed);
+    }
+
+    #[test]
+    fn what_waits_goes_out_before_an_answer_is_awaited() {
+        let (mut link, mut peer) = pair(LONG);
+        link.outgoing().extend_from_slice(b"question");
+        peer.write_all(b"\0\0\0\x01c").unwrap();
+        link.receive(Kind::Helo).unwrap();
+        let mut asked = [0; 8];
+        peer.read_exact(&mut asked).unwrap();
+        assert_eq!(&asked, b"question");
+    }
+
+    #[test]
+    fn a_silent_filter_runs_out_of_time() {
+        let (mut link, _peer) = pair(Duration::from_millis(20));
+        assert!(matches!(link.receive(Kind::Helo), Err(Error::Timeout { during: Kind::Helo, .. })));
+    }
+
+    #[test]
+    fn broken_frames_are_told_apart() {
+        let (mut link, mut peer) = pair(LONG);
+        peer.write_all(b"\0\0\0\x05c").unwrap();
+        drop(peer);
+        assert_eq!(fault(link.receive(Kind::Helo).unwrap_err()), Fault::Truncated);
+
+        let (mut link, mut peer) = pair(LONG);
+        peer.write_all(b"\0\0\0\0").unwrap();
+        assert_eq!(fault(link.receive(Kind::Helo).unwrap_err()), Fault::Frame(FrameError::Empty));
+
+        let (mut link, mut peer) = pair(LONG);
+        link.set_max_payload(2);
+        peer.write_all(b"\0\0\0\x04").unwrap();
+        let too_long = FrameError::TooLong { payload: 3, max: 2 };
+        assert_eq!(fault(link.receive(Kind::Helo).unwrap_err()), Fault::Frame(too_long));
+    }
+
+    #[test]
+    fn closing_waits_for_the_filter_to_close() {
+        let (mut link, mut peer) = pair(LONG);
+        link.outgoing().extend_from_slice(b"last words");
+        let filter = std::thread::spawn(move || {
+            let mut heard = Vec::new();
+            peer.read_to_end(&mut heard).unwrap();
+            heard
+        });
+        link.close();
+        assert_eq!(filter.join().unwrap(), b"last words");
+    }
+}

@@ -1,0 +1,422 @@
+//! Plays SMTP sessions to a filter: which command follows which, what the filter's verdicts mean for the rest,
+//! and which values the macros have meanwhile.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use super::apply::{Mail, Manner};
+use super::change::Change;
+use super::envelope::{Envelope, Mailbox};
+use super::error::Error;
+use super::habits::Like;
+use super::macros::MacroValues;
+use super::message::{Header, Message};
+use super::request::Request;
+use super::session::{Exchange, Session, Verdict};
+use crate::protocol::{Kind, Peer};
+
+/// The name that the MTA gives itself.
+pub const HOST_NAME: &str = "mx.example.org";
+
+/// An SMTP client.
+#[derive(Debug, Clone)]
+pub struct Client {
+    /// Its host name, as the MTA found it.
+    pub name: Vec<u8>,
+    /// Its address.
+    pub address: ClientAddress,
+    /// What it says in HELO.
+    pub helo: Vec<u8>,
+}
+
+impl Client {
+    /// The name, unless it only stands for one that was not found.
+    pub fn known_name(&self) -> &[u8] {
+        if self.name.starts_with(b"[") { b"unknown" } else { &self.name }
+    }
+
+    /// Name and address, as `Received:` fields and the macro `_` have them.
+    pub fn name_and_address(&self) -> Vec<u8> {
+        let address = self.address.text().unwrap_or_else(|| "unknown".to_owned());
+        [self.known_name(), b" [", address.as_bytes(), b"]"].concat()
+    }
+}
+
+/// An SMTP client's address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ClientAddress {
+    /// The MTA does not know.
+    Unknown,
+    /// IPv4, with the port.
+    Inet(Ipv4Addr, u16),
+    /// IPv6, with the port.
+    Inet6(Ipv6Addr, u16),
+    /// A unix socket.
+    Unix(Vec<u8>),
+}
+
+impl ClientAddress {
+    fn peer(&self) -> Peer<'_> {
+        match self {
+            Self::Unknown => Peer::Unknown,
+            Self::Inet(address, port) => Peer::Inet { address: *address, port: *port },
+            Self::Inet6(address, port) => Peer::Inet6 { address: *address, port: *port },
+            Self::Unix(path) => Peer::Unix(path),
+        }
+    }
+
+    /// The address without the port, as macros have it.
+    pub fn text(&self) -> Option<String> {
+        match self {
+            Self::Unknown => None,
+            Self::Inet(address, _) => Some(address.to_string()),
+            Self::Inet6(address, _) => Some(format!("IPv6:{address}")),
+            Self::Unix(path) => Some(String::from_utf8_lossy(path).into_owned()),
+        }
+    }
+}
+
+/// A message that a client hands in.
+#[derive(Debug, Clone)]
+pub struct Submission<'a> {
+    /// Its envelope.
+    pub envelope: Envelope,
+    /// The message.
+    pub message: &'a Message,
+    /// What is to be seen of the field that the MTA itself puts on top.
+    pub received: Option<Header>,
+    /// The MTA's name for the message.
+    pub queue_id: String,
+    /// The client gives up when the last command of this kind is through.
+    pub give_up_after: Option<Kind>,
+}
+
+/// What became of a message.
+#[derive(Debug, Clone)]
+pub struct Delivery {
+    /// The filter's decision.
+    pub disposition: Disposition,
+    /// The command that brought it.
+    pub decided_by: Kind,
+    /// Recipients that the filter refused, and how.
+    pub refused: Vec<(Mailbox, Verdict)>,
+    /// What the filter wanted changed.
+    pub changes: Vec<Change>,
+    /// The message and its envelope, changed if it was accepted.
+    pub mail: Mail,
+}
+
+/// A filter's decision on a message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Disposition {
+    /// It goes on its way; perhaps only into quarantine.
+    Accepted,
+    /// Refused for good, with this reply if the filter chose one.
+    Rejected(Option<Vec<u8>>),
+    /// Refused for now, with this reply if the filter chose one.
+    TempFailed(Option<Vec<u8>>),
+    /// Thrown away.
+    Discarded,
+    /// The client gave up before the filter could decide.
+    GivenUp,
+}
+
+impl Disposition {
+    /// What a verdict decides, if anything.
+    fn of(verdict: &Verdict) -> Option<Self> {
+        match verdict {
+            Verdict::Continue | Verdict::Skip => None,
+            Verdict::Accept => Some(Self::Accepted),
+            Verdict::Reject => Some(Self::Rejected(None)),
+            Verdict::TempFail => Some(Self::TempFailed(None)),
+            Verdict::Discard => Some(Self::Discarded),
+            Verdict::Custom(reply) if reply.starts_with(b"4") => Some(Self::TempFailed(Some(reply.clone()))),
+            Verdict::Custom(reply) => Some(Self::Rejected(Some(reply.clone()))),
+        }
+    }
+}
+
+/// Why the play of a message stops.
+enum Stop {
+    Decided(Kind, Disposition),
+    Failed(Error),
+}
+
+impl From<Error> for Stop {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// An MTA with one connection to one filter.
+pub struct Player<'a> {
+    session: Session,
+    like: Like,
+    client: &'a Client,
+    values: MacroValues,
+    observer: &'a mut dyn FnMut(&Exchange),
+    /// What the filter has decided on the whole SMTP session.
+    decided: Option<(Kind, Disposition)>,
+    /// Whether the last thing that the filter heard was the end of a message, and it said "continue".
+    between_messages: bool,
+}
+
+impl<'a> Player<'a> {
+    /// Starts behind the negotiation. `observer` sees every exchange as soon as it is over.
+    pub fn new(
+        session: Session,
+        like: Like,
+        client: &'a Client,
+        values: MacroValues,
+        observer: &'a mut dyn FnMut(&Exchange),
+    ) -> Self {
+        let mut player =
+            Self { session, like, client, values, observer, decided: None, between_messages: false };
+        player.introduce();
+        player
+    }
+
+    /// The client connects and says hello, and perhaps something that the MTA does not understand.
+    ///
+    /// # Errors
+    /// The filter fails.
+    pub fn greet(&mut self, unknown: &[Vec<u8>]) -> Result<(), Error> {
+        self.decided = None;
+        self.between_messages = false;
+        let client = self.client;
+        let connect = Request::Connect { host: &client.name, peer: client.address.peer() };
+        for request in [connect, Request::Helo(&client.helo)] {
+            let disposition = Disposition::of(self.ask(&request)?.verdict());
+            // Postfix does not know what it should discard before there is a message.
+            let void = disposition == Some(Disposition::Discarded) && self.like == Like::Postfix;
+            if let Some(disposition) = disposition.filter(|_| !void) {
+                self.decided = Some((request.kind(), disposition));
+                return Ok(());
+            }
+        }
+        for line in unknown {
+            self.ask(&Request::Unknown(line))?;
+        }
+        Ok(())
+    }
+
+    /// The client hands in a message.
+    ///
+    /// # Errors
+    /// The filter fails.
+    pub fn deliver(&mut self, submission: &Submission<'_>) -> Result<Delivery, Error> {
+        let envelope = submission.envelope.clone();
+        let received = submission.received.clone();
+        let mut delivery = Delivery {
+            disposition: Disposition::Accepted,
+            decided_by: Kind::EndOfMessage,
+            refused: Vec::new(),
+            changes: Vec::new(),
+            mail: Mail::new(envelope, submission.message, received, self.like),
+        };
+        if let Some((by, disposition)) = &self.decided {
+            delivery.decided_by = *by;
+            delivery.disposition = disposition.clone();
+            return Ok(delivery);
+        }
+        match self.play(submission, &mut delivery) {
+            Ok(()) => {}
+            Err(Stop::Decided(by, disposition)) => {
+                delivery.decided_by = by;
+                delivery.disposition = disposition;
+            }
+            Err(Stop::Failed(error)) => return Err(error),
+        }
+        let given_up = delivery.disposition == Disposition::GivenUp
+            || delivery.mail.envelope.recipients.is_empty() && delivery.decided_by == Kind::Rcpt;
+        if given_up || self.like.aborts_always() {
+            self.abort(if given_up { "" } else { "as Postfix does behind every message" })?;
+        }
+        if delivery.disposition == Disposition::Accepted {
+            let manner = Manner { like: self.like, leading_space: self.session.leading_space() };
+            for change in &delivery.changes {
+                delivery.mail.apply(change, manner);
+            }
+        }
+        Ok(delivery)
+    }
+
+    /// The client leaves and another one comes, on the same connection to the filter; `false` if that cannot be:
+    /// the protocol version must have it, and libmilter heeds it only right behind a message that the filter
+    /// let pass by "continue".
+    ///
+    /// # Errors
+    /// The filter fails.
+    pub fn change_clients(&mut self, unknown: &[Vec<u8>]) -> Result<bool, Error> {
+        if !self.between_messages {
+            return Ok(false);
+        }
+        let Some(exchange) = self.session.quit_for_another()? else { return Ok(false) };
+        (self.observer)(&exchange);
+        self.greet(unknown)?;
+        Ok(true)
+    }
+
+    /// The client leaves, and the connection to the filter ends.
+    ///
+    /// # Errors
+    /// The filter fails.
+    pub fn leave(mut self) -> Result<(), Error> {
+        if self.decided.is_none() && self.like.aborts_always() {
+            self.abort("as Postfix does before it quits")?;
+        }
+        if self.decided.is_none() || self.like.quits_after_verdict() {
+            let exchange = self.session.quit()?;
+            (self.observer)(&exchange);
+        }
+        self.session.close();
+        Ok(())
+    }
+
+    fn play(&mut self, submission: &Submission<'_>, delivery: &mut Delivery) -> Result<(), Stop> {
+        let Submission { envelope, message, .. } = submission;
+        let give_up = |after| match submission.give_up_after {
+            Some(kind) if kind == after => Err(Stop::Decided(Kind::Abort, Disposition::GivenUp)),
+            _ => Ok(()),
+        };
+        self.session.begin_message();
+        self.forget_message();
+        self.describe_sender(&envelope.sender);
+        if self.like == Like::Sendmail {
+            self.values.set("i", submission.queue_id.as_str());
+        }
+        self.decide(&Request::Mail(&envelope.sender))?;
+        give_up(Kind::Mail)?;
+        self.play_recipients(submission, delivery)?;
+        give_up(Kind::Rcpt)?;
+        self.decide(&Request::Data)?;
+        give_up(Kind::Data)?;
+        for header in &message.headers {
+            self.decide(&Request::Header(header))?;
+        }
+        give_up(Kind::Header)?;
+        self.decide(&Request::EndOfHeader)?;
+        give_up(Kind::EndOfHeader)?;
+        for piece in message.body_for_filter().chunks(self.session.max_payload()) {
+            self.decide(&Request::Body(piece))?;
+        }
+        give_up(Kind::Body)?;
+        if let Some(id) = message.headers.iter().find(|header| header.is_named(b"Message-ID")) {
+            self.values.set("msg_id", id.value_for_filter(false).trim_ascii());
+        }
+        let last = self.ask(&Request::EndOfMessage)?;
+        let disposition = Disposition::of(last.verdict());
+        delivery.changes = last.changes;
+        Err(Stop::Decided(Kind::EndOfMessage, disposition.unwrap_or(Disposition::Accepted)))
+    }
+
+    /// Every recipient is a question of its own; only if all are refused the message is.
+    fn play_recipients(&mut self, submission: &Submission<'_>, delivery: &mut Delivery) -> Result<(), Stop> {
+        let mut accepted = Vec::new();
+        let mut last_refusal = None;
+        for recipient in &submission.envelope.recipients {
+            self.describe_recipient(recipient, accepted.len());
+            let verdict = self.ask(&Request::Rcpt(recipient))?.verdict().clone();
+            match Disposition::of(&verdict) {
+                None => {
+                    accepted.push(recipient.clone());
+                    // Postfix names a message when it has its first recipient.
+                    self.values.set("i", submission.queue_id.as_str());
+                }
+                Some(end @ (Disposition::Accepted | Disposition::Discarded)) => {
+                    let refused = |known: &Mailbox| delivery.refused.iter().any(|(other, _)| other == known);
+                    delivery.mail.envelope.recipients.retain(|known| !refused(known));
+                    return Err(Stop::Decided(Kind::Rcpt, end));
+                }
+                Some(refusal) => {
+                    delivery.refused.push((recipient.clone(), verdict));
+                    last_refusal = Some(refusal);
+                }
+            }
+        }
+        let nobody_left = accepted.is_empty();
+        delivery.mail.envelope.recipients = accepted;
+        match last_refusal {
+            Some(refusal) if nobody_left => Err(Stop::Decided(Kind::Rcpt, refusal)),
+            _ => Ok(()),
+        }
+    }
+
+    fn ask(&mut self, request: &Request<'_>) -> Result<Exchange, Error> {
+        let exchange = self.session.tell(request, &self.values)?;
+        self.between_messages =
+            request.kind() == Kind::EndOfMessage && *exchange.verdict() == Verdict::Continue;
+        (self.observer)(&exchange);
+        Ok(exchange)
+    }
+
+    fn abort(&mut self, comment: &str) -> Result<(), Error> {
+        let mut exchange = self.session.abort()?;
+        self.between_messages = false;
+        exchange.argument = comment.as_bytes().to_vec();
+        (self.observer)(&exchange);
+        Ok(())
+    }
+
+    /// Asks, and stops if the answer decides on the message.
+    fn decide(&mut self, request: &Request<'_>) -> Result<(), Stop> {
+        match Disposition::of(self.ask(request)?.verdict()) {
+            Some(disposition) => Err(Stop::Decided(request.kind(), disposition)),
+            None => Ok(()),
+        }
+    }
+
+    /// Values that hold for the whole connection.
+    fn introduce(&mut self) {
+        let client = self.client;
+        let values = &mut self.values;
+        let (daemon, version) = match self.like {
+            Like::Postfix => (HOST_NAME, "Postfix 3.7.11"),
+            Like::Sendmail => ("MTA", "8.17.1.9"),
+        };
+        values.set("j", HOST_NAME);
+        values.set("daemon_name", daemon);
+        values.set("daemon_addr", "192.0.2.25");
+        values.set("if_name", HOST_NAME);
+        values.set("if_addr", "192.0.2.25");
+        values.set("v", version);
+        values.set("_", client.name_and_address());
+        values.set("client_name", client.known_name());
+        values.set("client_ptr", client.known_name());
+        if let Some(address) = client.address.text() {
+            values.set("client_addr", address);
+        }
+        if let ClientAddress::Inet(_, port) | ClientAddress::Inet6(_, port) = client.address {
+            values.set("client_port", port.to_string());
+        }
+    }
+
+    fn forget_message(&mut self) {
+        for name in ["i", "mail_addr", "mail_host", "mail_mailer", "rcpt_addr", "rcpt_host", "rcpt_mailer"] {
+            self.values.unset(name);
+        }
+        self.values.unset("nrcpts");
+        self.values.unset("msg_id");
+    }
+
+    fn describe_sender(&mut self, sender: &Mailbox) {
+        self.values.set("mail_addr", sender.address.clone());
+        if !sender.domain().is_empty() {
+            self.values.set("mail_host", sender.domain());
+            self.values.set("mail_mailer", self.mailer());
+        }
+    }
+
+    fn describe_recipient(&mut self, recipient: &Mailbox, accepted_before: usize) {
+        self.values.set("rcpt_addr", recipient.address.clone());
+        self.values.set("rcpt_host", recipient.domain());
+        self.values.set("rcpt_mailer", self.mailer());
+        self.values.set("nrcpts", (accepted_before + 1).to_string());
+    }
+
+    fn mailer(&self) -> &'static str {
+        match self.like {
+            Like::Postfix => "smtp",
+            Like::Sendmail => "esmtp",
+        }
+    }
+}

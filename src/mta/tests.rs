@@ -1,0 +1,569 @@
+//! Whole conversations with a filter that follows a script: it answers every frame as it is told and tells
+//! afterwards which frames came, and in how many writes.
+
+use std::collections::VecDeque;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use super::*;
+use crate::protocol::reply::Negotiated;
+use crate::protocol::{Actions, Kind, MacroStage, Modification, Offer, Peer, Reply, Steps, frame};
+
+const FILE: &[u8] = b"Subject: hello\nX-A:  b\nMessage-ID: <1@e>\n\nbody\n";
+
+/// What the scripted filter answers to a command: frames, ready to be sent.
+type Script = Vec<(u8, Vec<u8>)>;
+
+fn reply(reply: Reply<'_>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    reply.encode(&mut bytes);
+    bytes
+}
+
+fn modifications(list: &[Modification<'_>], last: Reply<'_>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for modification in list {
+        modification.encode(&mut bytes, frame::DEFAULT_MAX_PAYLOAD).unwrap();
+    }
+    last.encode(&mut bytes);
+    bytes
+}
+
+fn wants(version: u32, actions: Actions, steps: Steps) -> Negotiated {
+    Negotiated { version, actions: actions.bits(), steps: steps.bits(), macro_lists: Vec::new() }
+}
+
+/// A filter in a thread of its own. For each command it takes the first entry of the script for its byte, or
+/// continues; steps that it switched off or does not answer it leaves unanswered.
+struct Filter {
+    thread: JoinHandle<Vec<(u8, Vec<u8>)>>,
+}
+
+impl Filter {
+    fn start(mut stream: UnixStream, agreed: Negotiated, script: Script) -> Self {
+        let thread = std::thread::spawn(move || {
+            let mut script: VecDeque<_> = script.into();
+            let mut seen = Vec::new();
+            let steps = Steps::from_bits_retain(agreed.steps);
+            while let Some((kind, payload)) = read_frame(&mut stream) {
+                let answer = match kind {
+                    b'O' => {
+                        let mut bytes = Vec::new();
+                        agreed.encode(&mut bytes);
+                        bytes
+                    }
+                    b'D' | b'A' | b'Q' | b'K' => Vec::new(),
+                    _ if silent(steps, kind) => Vec::new(),
+                    _ => match script.iter().position(|(on, _)| *on == kind) {
+                        Some(at) => script.remove(at).unwrap().1,
+                        None => reply(Reply::Continue),
+                    },
+                };
+                seen.push((kind, payload));
+                if stream.write_all(&answer).is_err() || kind == b'Q' {
+                    break;
+                }
+            }
+            seen
+        });
+        Self { thread }
+    }
+
+    /// The bytes of the commands that came, macros left out.
+    fn commands(self) -> String {
+        self.frames().iter().map(|(kind, _)| char::from(*kind)).filter(|kind| *kind != 'D').collect()
+    }
+
+    fn frames(self) -> Vec<(u8, Vec<u8>)> {
+        self.thread.join().unwrap()
+    }
+}
+
+fn silent(steps: Steps, kind: u8) -> bool {
+    let stage = crate::protocol::Stage::of(Kind::try_from(kind).unwrap()).unwrap();
+    steps.intersects(stage.no_reply())
+}
+
+fn read_frame(stream: &mut UnixStream) -> Option<(u8, Vec<u8>)> {
+    let mut length = [0; 4];
+    stream.read_exact(&mut length).ok()?;
+    let mut bytes = vec![0; u32::from_be_bytes(length) as usize];
+    stream.read_exact(&mut bytes).ok()?;
+    let payload = bytes.split_off(1);
+    Some((bytes[0], payload))
+}
+
+/// A connection to a scripted filter, negotiated.
+fn open(
+    like: Like,
+    offer: Offer,
+    agreed: Negotiated,
+    script: Script,
+    values: &MacroValues,
+) -> (Result<Session, Error>, Filter) {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let filter = Filter::start(theirs, agreed, script);
+    let link = Link::new(Stream::Unix(ours), Duration::from_secs(30));
+    (Session::negotiate(link, like, offer, values), filter)
+}
+
+fn client() -> Client {
+    Client {
+        name: b"client.example.com".to_vec(),
+        address: ClientAddress::Inet([192, 0, 2, 1].into(), 1025),
+        helo: b"helo.example.com".to_vec(),
+    }
+}
+
+fn envelope() -> Envelope {
+    Envelope {
+        sender: Mailbox::parse(b"<s@example.com> SIZE=5"),
+        recipients: vec![Mailbox::parse(b"<r1@example.org>"), Mailbox::parse(b"<r2@example.org>")],
+        quarantine: None,
+    }
+}
+
+fn submission(message: &Message, give_up_after: Option<Kind>) -> Submission<'_> {
+    let (envelope, queue_id) = (envelope(), "QUEUE".to_owned());
+    Submission { envelope, message, received: None, queue_id, give_up_after }
+}
+
+/// One conversation: what became of each message, the exchanges, and the filter that heard it.
+struct Played {
+    deliveries: Vec<Delivery>,
+    exchanges: Vec<Exchange>,
+    filter: Filter,
+}
+
+fn play_with(
+    like: Like,
+    agreed: Negotiated,
+    script: Script,
+    settings: Vec<MacroSetting>,
+    give_up_after: Option<Kind>,
+) -> Result<Played, Error> {
+    let values = MacroValues::new(settings);
+    let offer = offer(agreed.version);
+    let (session, filter) = open(like, offer, agreed, script, &values);
+    let client = client();
+    let message = Message::parse(FILE);
+    let mut exchanges = Vec::new();
+    let mut observer = |exchange: &Exchange| exchanges.push(exchange.clone());
+    let mut player = Player::new(session?, like, &client, values, &mut observer);
+    player.greet(&[])?;
+    let mut deliveries = Vec::new();
+    for _ in 0..2 {
+        deliveries.push(player.deliver(&submission(&message, give_up_after))?);
+    }
+    player.leave()?;
+    Ok(Played { deliveries, exchanges, filter })
+}
+
+fn play(like: Like, actions: Actions, steps: Steps, script: Script) -> Played {
+    play_with(like, wants(6, actions, steps), script, Vec::new(), None).unwrap()
+}
+
+#[test]
+fn two_messages_as_postfix_and_sendmail_send_them() {
+    let postfix = play(Like::Postfix, Actions::empty(), Steps::empty(), Vec::new());
+    assert_eq!(postfix.filter.commands(), "OCHMRRTLLLNBEAMRRTLLLNBEAAQ");
+    let sendmail = play(Like::Sendmail, Actions::empty(), Steps::empty(), Vec::new());
+    assert_eq!(sendmail.filter.commands(), "OCHMRRTLLLNBEMRRTLLLNBEQ");
+    assert!(sendmail.deliveries.iter().all(|delivery| delivery.disposition == Disposition::Accepted));
+}
+
+#[test]
+fn the_bytes_of_a_message() {
+    let played = play(Like::Sendmail, Actions::empty(), Steps::empty(), Vec::new());
+    let frames = played.filter.frames();
+    let payload = |kind| &frames.iter().find(|(seen, _)| *seen == kind).unwrap().1[..];
+    assert_eq!(payload(b'C'), b"client.example.com\x004\x04\x01192.0.2.1\0");
+    assert_eq!(payload(b'H'), b"helo.example.com\0");
+    assert_eq!(payload(b'M'), b"<s@example.com>\0SIZE=5\0");
+    assert_eq!(payload(b'R'), b"<r1@example.org>\0");
+    assert_eq!(payload(b'L'), b"Subject\0hello\0");
+    assert_eq!(payload(b'B'), b"body\r\n");
+    assert_eq!(payload(b'E'), b"");
+}
+
+/// The macros that went with the `nth` command of a kind, as text; `-` if there was no macro frame.
+fn macros(played: &Played, kind: Kind, nth: usize) -> String {
+    let exchange = played.exchanges.iter().filter(|exchange| exchange.command == kind).nth(nth).unwrap();
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+    let pairs = exchange.macros.iter().flatten();
+    let all: Vec<_> = pairs.map(|(name, value)| format!("{}={}", text(name), text(value))).collect();
+    exchange.macros.as_ref().map_or("-".to_owned(), |_| all.join(" "))
+}
+
+fn play_with_macros(like: Like, lists: &[(MacroStage, &str)]) -> Played {
+    let settings = ["auth_type=PLAIN", "eom:odd=1", "x=y"].map(|setting| setting.parse().unwrap());
+    let mut agreed = wants(6, Actions::SETSYMLIST, Steps::empty());
+    agreed.macro_lists = lists.iter().map(|(stage, list)| (*stage, list.as_bytes().to_vec())).collect();
+    play_with(like, agreed, Vec::new(), settings.into(), None).unwrap()
+}
+
+#[test]
+fn postfix_sends_macros_with_every_command() {
+    let played = play_with_macros(Like::Postfix, &[]);
+    let connect = macros(&played, Kind::Connect, 0);
+    assert!(connect.starts_with("j=mx.example.org {daemon_name}=mx.example.org "), "{connect}");
+    assert!(connect.ends_with("_=client.example.com [192.0.2.1] x=y"), "{connect}");
+    assert_eq!(macros(&played, Kind::Helo, 0), "");
+    assert_eq!(
+        macros(&played, Kind::Mail, 0),
+        "{auth_type}=PLAIN {mail_addr}=s@example.com {mail_host}=example.com {mail_mailer}=smtp"
+    );
+    let rcpt = |address| format!("{{rcpt_addr}}={address} {{rcpt_host}}=example.org {{rcpt_mailer}}=smtp");
+    assert_eq!(macros(&played, Kind::Rcpt, 0), rcpt("r1@example.org"));
+    assert_eq!(macros(&played, Kind::Rcpt, 1), format!("i=QUEUE {}", rcpt("r2@example.org")));
+    assert_eq!(macros(&played, Kind::Header, 2), "i=QUEUE");
+    assert_eq!(macros(&played, Kind::Body, 0), "i=QUEUE {odd}=1");
+    assert_eq!(
+        macros(&played, Kind::Mail, 1),
+        macros(&played, Kind::Mail, 0),
+        "the old queue id is forgotten"
+    );
+    let frames = played.filter.frames();
+    assert!(frames.contains(&(b'D', b"Li\0QUEUE\0".to_vec())));
+    assert!(frames.contains(&(b'D', b"H".to_vec())));
+}
+
+#[test]
+fn sendmail_sends_macros_once_a_stage() {
+    let played = play_with_macros(Like::Sendmail, &[]);
+    assert!(macros(&played, Kind::Mail, 0).starts_with("i=QUEUE {auth_type}=PLAIN {mail_mailer}=esmtp"));
+    assert_eq!(macros(&played, Kind::Helo, 0), "");
+    for kind in [Kind::Data, Kind::Header, Kind::EndOfHeader, Kind::Body] {
+        assert_eq!(macros(&played, kind, 0), "-", "{kind:?}");
+    }
+    assert_eq!(macros(&played, Kind::EndOfMessage, 0), "{msg_id}=<1@e> {odd}=1");
+}
+
+#[test]
+fn a_filter_can_ask_for_other_macros() {
+    let lists =
+        [(MacroStage::Connect, ""), (MacroStage::EndOfHeader, "x {nosuch}, j"), (MacroStage::Helo, "v")];
+    let postfix = play_with_macros(Like::Postfix, &lists);
+    assert!(macros(&postfix, Kind::Connect, 0).starts_with("j="), "an empty list is no request");
+    assert_eq!(macros(&postfix, Kind::Helo, 0), "v=Postfix 3.7.11");
+    assert_eq!(macros(&postfix, Kind::Header, 0), "x=y j=mx.example.org");
+    assert_eq!(macros(&postfix, Kind::EndOfMessage, 0), "i=QUEUE {odd}=1");
+    let sendmail = play_with_macros(Like::Sendmail, &lists);
+    assert_eq!(macros(&sendmail, Kind::Connect, 0), "-");
+    assert_eq!(macros(&sendmail, Kind::EndOfHeader, 0), "x=y j=mx.example.org");
+}
+
+#[test]
+fn steps_that_are_switched_off_are_not_sent_but_their_macros_are() {
+    let off = Steps::NOCONNECT | Steps::NOHELO | Steps::NORCPT | Steps::NOEOH | Steps::NOBODY;
+    let played = play(Like::Postfix, Actions::empty(), off, Vec::new());
+    let omitted = |exchange: &&Exchange| exchange.outcome == Outcome::NotSent(Omission::SwitchedOff);
+    assert_eq!(played.exchanges.iter().filter(omitted).count(), 2 + 2 * 4);
+    let mut frames = played.filter.frames();
+    frames.truncate(5);
+    let text: Vec<_> = frames.iter().map(|(kind, payload)| (*kind, payload.first().copied())).collect();
+    assert_eq!(
+        text,
+        [(b'O', Some(0)), (b'D', Some(b'C')), (b'D', Some(b'H')), (b'D', Some(b'M')), (b'M', Some(b'<'))]
+    );
+    assert!(!frames.contains(&(b'D', b"Ni\0QUEUE\0".to_vec())));
+}
+
+#[test]
+fn answers_that_were_waived_are_not_awaited() {
+    let played = play(Like::Postfix, Actions::empty(), Steps::NO_REPLY, Vec::new());
+    let answered: Vec<_> = played
+        .exchanges
+        .iter()
+        .filter(|exchange| matches!(exchange.outcome, Outcome::Answered(_)))
+        .map(|exchange| exchange.command)
+        .collect();
+    assert_eq!(answered, [Kind::EndOfMessage, Kind::EndOfMessage]);
+    assert_eq!(played.filter.commands(), "OCHMRRTLLLNBEAMRRTLLLNBEAAQ");
+}
+
+#[test]
+fn skipped_commands_come_back_with_the_next_message() {
+    let script = vec![(b'R', reply(Reply::Skip)), (b'L', reply(Reply::Skip))];
+    let played = play(Like::Sendmail, Actions::empty(), Steps::SKIP, script);
+    assert_eq!(played.filter.commands(), "OCHMRTLNBEMRRTLLLNBEQ");
+    assert_eq!(played.deliveries[0].mail.envelope.recipients.len(), 2);
+}
+
+#[test]
+fn old_versions_lack_commands() {
+    for (version, commands) in [(2, "OCHMRRLLLNBEMRRLLLNBEQ"), (4, "OCHMRRTLLLNBEMRRTLLLNBEQ")] {
+        let agreed = wants(version, Actions::empty(), Steps::empty());
+        let played = play_with(Like::Sendmail, agreed, Vec::new(), Vec::new(), None).unwrap();
+        assert_eq!(played.filter.commands(), commands, "version {version}");
+    }
+}
+
+#[test]
+fn leading_space_is_sent_and_taken_if_wanted() {
+    for (steps, sent, result) in
+        [(Steps::empty(), &b" b"[..], "N: n"), (Steps::HDR_LEADSPC, &b"  b"[..], "N:n")]
+    {
+        let changes = modifications(&[Modification::AddHeader { name: b"N", value: b"n" }], Reply::Continue);
+        let played = play(Like::Postfix, Actions::ADDHDRS, steps, vec![(b'E', changes)]);
+        let message = String::from_utf8(played.deliveries[0].mail.message().to_bytes()).unwrap();
+        assert_eq!(message.lines().nth(3), Some(result));
+        let header = [b"X-A\0", sent, b"\0"].concat();
+        assert!(played.filter.frames().contains(&(b'L', header)));
+    }
+}
+
+#[test]
+fn changes_are_collected_and_applied_when_the_message_is_accepted() {
+    let changes = [
+        Modification::Progress,
+        Modification::ReplaceBody(b"new\r"),
+        Modification::AddRecipient(b"<n@example.org>"),
+        Modification::ReplaceBody(b"\nbody\r\n"),
+        Modification::Progress,
+    ];
+    let script = || {
+        vec![(b'E', modifications(&changes, Reply::Accept)), (b'E', modifications(&changes, Reply::Reject))]
+    };
+    let played = play(Like::Postfix, Actions::CHGBODY | Actions::ADDRCPT, Steps::empty(), script());
+    let [accepted, rejected] = &played.deliveries[..] else { panic!("two messages") };
+    assert_eq!(accepted.changes.len(), 2);
+    assert_eq!(accepted.mail.message().body, b"new\nbody\n");
+    assert_eq!(accepted.mail.envelope.recipients.len(), 3);
+    assert_eq!(rejected.disposition, Disposition::Rejected(None));
+    assert_eq!(rejected.mail.message().body, b"body\n");
+    let last = played.exchanges.iter().find(|exchange| exchange.command == Kind::EndOfMessage).unwrap();
+    assert_eq!(last.progress, 2);
+}
+
+#[test]
+fn a_verdict_ends_the_message() {
+    for (on, answer, commands, disposition) in [
+        (b'M', Reply::Reject, "OCHMMRRTLLLNBEQ", Disposition::Rejected(None)),
+        (b'M', Reply::Accept, "OCHMMRRTLLLNBEQ", Disposition::Accepted),
+        (b'R', Reply::Discard, "OCHMRMRRTLLLNBEQ", Disposition::Discarded),
+        (b'T', Reply::TempFail, "OCHMRRTMRRTLLLNBEQ", Disposition::TempFailed(None)),
+        (b'L', Reply::Accept, "OCHMRRTLMRRTLLLNBEQ", Disposition::Accepted),
+        (b'B', Reply::Discard, "OCHMRRTLLLNBMRRTLLLNBEQ", Disposition::Discarded),
+        (
+            b'E',
+            Reply::Custom(b"451 4.7.1 later"),
+            "OCHMRRTLLLNBEMRRTLLLNBEQ",
+            Disposition::TempFailed(Some(b"451 4.7.1 later".to_vec())),
+        ),
+        (
+            b'N',
+            Reply::Custom(b"550 no"),
+            "OCHMRRTLLLNMRRTLLLNBEQ",
+            Disposition::Rejected(Some(b"550 no".to_vec())),
+        ),
+    ] {
+        let played = play(Like::Sendmail, Actions::empty(), Steps::empty(), vec![(on, reply(answer))]);
+        assert_eq!(played.filter.commands(), commands);
+        assert_eq!(played.deliveries[0].disposition, disposition);
+        assert_eq!(u8::from(played.deliveries[0].decided_by), on);
+        assert_eq!(played.deliveries[1].disposition, Disposition::Accepted);
+    }
+}
+
+#[test]
+fn a_verdict_on_the_connection_holds_for_all_messages() {
+    for (like, commands) in [(Like::Postfix, "OCH"), (Like::Sendmail, "OCHQ")] {
+        let played = play(like, Actions::empty(), Steps::empty(), vec![(b'H', reply(Reply::TempFail))]);
+        assert_eq!(played.filter.commands(), commands);
+        for delivery in played.deliveries {
+            assert_eq!(
+                (delivery.disposition, delivery.decided_by),
+                (Disposition::TempFailed(None), Kind::Helo)
+            );
+        }
+    }
+    let discard = || vec![(b'C', reply(Reply::Discard))];
+    let sendmail = play(Like::Sendmail, Actions::empty(), Steps::empty(), discard());
+    assert_eq!(sendmail.deliveries[1].disposition, Disposition::Discarded);
+    let postfix = play(Like::Postfix, Actions::empty(), Steps::empty(), discard());
+    assert_eq!(postfix.deliveries[0].disposition, Disposition::Accepted);
+}
+
+#[test]
+fn refused_recipients_are_left_out() {
+    let refuse = |count: usize| vec![(b'R', reply(Reply::Custom(b"550 no"))); count];
+    let played = play(Like::Sendmail, Actions::empty(), Steps::empty(), refuse(1));
+    let delivery = &played.deliveries[0];
+    assert_eq!(delivery.disposition, Disposition::Accepted);
+    assert_eq!(delivery.mail.envelope.recipients, [Mailbox::parse(b"<r2@example.org>")]);
+    assert_eq!(delivery.refused[0].0, Mailbox::parse(b"<r1@example.org>"));
+
+    let played = play(Like::Sendmail, Actions::empty(), Steps::empty(), refuse(2));
+    assert_eq!(played.deliveries[0].disposition, Disposition::Rejected(Some(b"550 no".to_vec())));
+    assert_eq!(played.filter.commands(), "OCHMRRAMRRTLLLNBEQ", "the client gives up");
+}
+
+#[test]
+fn the_client_can_give_up() {
+    for (after, commands) in [
+        (Kind::Mail, "OCHMAMAQ"),
+        (Kind::Rcpt, "OCHMRRAMRRAQ"),
+        (Kind::Header, "OCHMRRTLLLAMRRTLLLAQ"),
+        (Kind::Body, "OCHMRRTLLLNBAMRRTLLLNBAQ"),
+    ] {
+        let agreed = wants(6, Actions::empty(), Steps::empty());
+        let played = play_with(Like::Sendmail, agreed, Vec::new(), Vec::new(), Some(after)).unwrap();
+        assert_eq!(played.filter.commands(), commands);
+        assert_eq!(played.deliveries[0].disposition, Disposition::GivenUp);
+    }
+}
+
+#[test]
+fn clients_change_behind_a_message_that_passed() {
+    for (like, script, changed, commands) in [
+        (Like::Sendmail, Vec::new(), true, "OCHUMRRTLLLNBEKCHQ"),
+        (Like::Sendmail, vec![(b'E', reply(Reply::Accept))], false, "OCHUMRRTLLLNBEQ"),
+        (Like::Postfix, Vec::new(), false, "OCHUMRRTLLLNBEAAQ"),
+    ] {
+        let values = MacroValues::default();
+        let agreed = wants(6, Actions::empty(), Steps::empty());
+        let (session, filter) = open(like, offer(6), agreed, script, &values);
+        let client = client();
+        let message = Message::parse(FILE);
+        let mut observer = |_: &Exchange| {};
+        let mut player = Player::new(session.unwrap(), like, &client, values, &mut observer);
+        player.greet(&[b"XYZZY".to_vec()]).unwrap();
+        assert!(!player.change_clients(&[]).unwrap(), "there was no message yet");
+        player.deliver(&submission(&message, None)).unwrap();
+        assert_eq!(player.change_clients(&[]).unwrap(), changed);
+        player.leave().unwrap();
+        assert_eq!(filter.commands(), commands);
+    }
+}
+
+#[test]
+fn large_pieces_can_be_negotiated() {
+    let session = |steps| {
+        let mut offer = offer(6);
+        offer.steps |= Steps::MDS_256K | Steps::MDS_1M;
+        let agreed = wants(6, Actions::empty(), steps);
+        open(Like::Sendmail, offer, agreed, Vec::new(), &MacroValues::default()).0.unwrap()
+    };
+    assert_eq!(session(Steps::empty()).max_payload(), 65_535);
+    assert_eq!(session(Steps::MDS_256K).max_payload(), 262_143);
+    assert_eq!(session(Steps::MDS_1M).max_payload(), 1_048_575);
+}
+
+#[test]
+fn pieces_of_the_body_are_as_large_as_frames_may_be() {
+    let body = vec![b'x'; 65_535 * 2 + 1];
+    let mut played = Vec::new();
+    let values = MacroValues::default();
+    let agreed = wants(6, Actions::empty(), Steps::empty());
+    let (session, filter) = open(Like::Sendmail, offer(6), agreed, Vec::new(), &values);
+    let mut session = session.unwrap();
+    for piece in body.chunks(session.max_payload()) {
+        played.push(session.tell(&Request::Body(piece), &values).unwrap().argument);
+    }
+    session.close();
+    assert_eq!(played, [&b"65535 bytes"[..], b"65535 bytes", b"1 bytes"]);
+    assert_eq!(filter.commands(), "OBBB");
+}
+
+/// What went wrong with a filter that answers a command in this way.
+fn fault(on: u8, answer: Vec<u8>) -> (Kind, Fault) {
+    let agreed = wants(6, Actions::ADDHDRS, Steps::empty());
+    match play_with(Like::Postfix, agreed, vec![(on, answer)], Vec::new(), None) {
+        Err(Error::Protocol { during, fault }) => (during, fault),
+        Err(other) => panic!("{other}"),
+        Ok(_) => panic!("nothing went wrong"),
+    }
+}
+
+#[test]
+fn filters_that_break_the_protocol() {
+    let add = Modification::AddHeader { name: b"N", value: b"n" };
+    let quarantine = Modification::Quarantine(b"why");
+    for (on, answer, during, expected) in [
+        (b'H', b"\0\0\0\x01Z".to_vec(), Kind::Helo, Fault::Malformed { kind: b'Z', length: 0 }),
+        (b'B', reply(Reply::Skip), Kind::Body, Fault::OutOfPlace { kind: b's' }),
+        (b'N', modifications(&[add], Reply::Continue), Kind::EndOfHeader, Fault::OutOfPlace { kind: b'h' }),
+        (
+            b'E',
+            modifications(&[quarantine], Reply::Continue),
+            Kind::EndOfMessage,
+            Fault::NotNegotiated(Actions::QUARANTINE),
+        ),
+        (
+            b'E',
+            b"\0\0\0\x0dO\0\0\0\x06\0\0\0\0\0\0\0\0".to_vec(),
+            Kind::EndOfMessage,
+            Fault::OutOfPlace { kind: b'O' },
+        ),
+        (b'M', b"\0\0\0\0".to_vec(), Kind::Mail, Fault::Frame(crate::protocol::FrameError::Empty)),
+    ] {
+        assert_eq!(fault(on, answer), (during, expected));
+    }
+}
+
+#[test]
+fn a_filter_may_not_want_what_was_not_offered() {
+    let negotiate = |offered: u32, agreed: Negotiated| {
+        let (session, _filter) =
+            open(Like::Postfix, offer(offered), agreed, Vec::new(), &MacroValues::default());
+        match session {
+            Err(Error::Protocol { during: Kind::Negotiate, fault }) => fault,
+            other => panic!("{other:?}"),
+        }
+    };
+    let none = (Actions::empty(), Steps::empty());
+    assert_eq!(negotiate(4, wants(6, none.0, none.1)), Fault::Version(6));
+    assert_eq!(negotiate(6, wants(1, none.0, none.1)), Fault::Version(1));
+    assert_eq!(negotiate(2, wants(2, Actions::CHGFROM, none.1)), Fault::Actions(Actions::CHGFROM));
+    assert_eq!(negotiate(2, wants(2, none.0, Steps::SKIP | Steps::NOBODY)), Fault::Steps(Steps::SKIP));
+}
+
+#[test]
+fn a_filter_that_hangs_up_is_told_by_the_command() {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    drop(theirs);
+    let link = Link::new(Stream::Unix(ours), Duration::from_secs(30));
+    let session = Session::negotiate(link, Like::Postfix, offer(6), &MacroValues::default());
+    assert!(
+        matches!(session, Err(Error::Protocol { during: Kind::Negotiate, fault: Fault::Closed })),
+        "{session:?}"
+    );
+}
+
+#[test]
+fn postfix_gathers_frames_until_an_answer_is_due_and_sendmail_does_not() {
+    for (like, at_once) in [(Like::Postfix, 0), (Like::Sendmail, 6)] {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let mut answer = Vec::new();
+        wants(6, Actions::empty(), Steps::NOHELO).encode(&mut answer);
+        theirs.write_all(&answer).unwrap();
+        let link = Link::new(Stream::Unix(ours), Duration::from_secs(30));
+        let mut session = Session::negotiate(link, like, offer(6), &MacroValues::default()).unwrap();
+        session.tell(&Request::Helo(b"x"), &MacroValues::default()).unwrap();
+        theirs.set_nonblocking(true).unwrap();
+        let mut sent = Vec::new();
+        assert!(theirs.read_to_end(&mut sent).is_err(), "the connection is still open");
+        assert_eq!(sent.len() - 17, at_once, "an empty macro frame has 6 bytes, the offer 17");
+    }
+}
+
+#[test]
+fn every_kind_of_client_address() {
+    for (peer, payload) in [
+        (Peer::Unknown, &b"h\0U"[..]),
+        (Peer::Inet { address: [192, 0, 2, 1].into(), port: 25 }, b"h\x004\0\x19192.0.2.1\0"),
+        (Peer::Inet6 { address: std::net::Ipv6Addr::LOCALHOST, port: 25 }, b"h\x006\0\x19::1\0"),
+        (Peer::Unix(b"/run/x"), b"h\0L\0\0/run/x\0"),
+    ] {
+        let values = MacroValues::default();
+        let agreed = wants(6, Actions::empty(), Steps::empty());
+        let (session, filter) = open(Like::Sendmail, offer(6), agreed, Vec::new(), &values);
+        let mut session = session.unwrap();
+        session.tell(&Request::Connect { host: b"h", peer }, &values).unwrap();
+        session.close();
+        assert_eq!(filter.frames().last().unwrap(), &(b'C', payload.to_vec()));
+    }
+}
