@@ -127,6 +127,8 @@ pub struct Model<'a> {
     script: &'a Script,
     /// The script for the reference.
     pub twin_script: Script,
+    /// Statuses that must be changed for both libraries, because no twin could show the difference.
+    pub our_changes: Vec<(Callback, u32, i32)>,
     /// The deviations met so far.
     pub met: Vec<Deviation>,
     state: State,
@@ -146,6 +148,7 @@ impl<'a> Model<'a> {
             shape,
             script,
             twin_script: script.clone(),
+            our_changes: Vec::new(),
             met: Vec::new(),
             state: Init,
             calls: [0; 13],
@@ -347,9 +350,16 @@ impl<'a> Model<'a> {
 
     fn end_of_message(&mut self, payload: &[u8]) -> Effect {
         if !payload.is_empty() && self.shape.has(Callback::Body) {
-            let (status, _) = self.call(Callback::Body);
+            let (status, ops) = self.call(Callback::Body);
+            // The reference's twin is a plain BODY frame, which must be answered and can't modify.
+            let no_twin = self.steps & Body.silent_bit() != 0 || ops.iter().any(Op::modifies);
             match status {
                 CONTINUE => {}
+                REJECT | DISCARD | ACCEPT | TEMPFAIL if no_twin => {
+                    self.twin_rule(Callback::Body).status = CONTINUE;
+                    let turn = self.calls[Callback::Body as usize] - 1;
+                    self.our_changes.push((Callback::Body, turn, CONTINUE));
+                }
                 SKIP | NOREPLY => {
                     self.twin_rule(Callback::Body).status = CONTINUE;
                     self.met.push(Deviation::BodyAnswerAtEnd);

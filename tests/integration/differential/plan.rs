@@ -88,6 +88,9 @@ impl Plan {
         met.sort_unstable();
         met.dedup();
         ours.script = session.script.clone();
+        for (callback, turn, status) in model.our_changes {
+            ours.script.rules.get_mut(&(callback, turn)).expect("a rule that was played").status = status;
+        }
         reference.script = model.twin_script;
         if met.contains(&Deviation::HeloUnterminated) {
             // Ours has entered HELO's stage when the session ends, and so has forgotten macros.

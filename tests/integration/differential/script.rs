@@ -79,6 +79,26 @@ pub struct Op {
     pub strings: Vec<Option<Vec<u8>>>,
 }
 
+impl Op {
+    /// Whether it changes the message.
+    pub fn modifies(&self) -> bool {
+        use Call::{AddHeader, AddRcpt, AddRcptPar, ChgFrom, ChgHeader, DelRcpt, InsHeader};
+        use Call::{Quarantine, ReplaceBody};
+        matches!(
+            self.call,
+            AddHeader
+                | InsHeader
+                | ChgHeader
+                | ChgFrom
+                | AddRcpt
+                | AddRcptPar
+                | DelRcpt
+                | ReplaceBody
+                | Quarantine
+        )
+    }
+}
+
 impl fmt::Display for Op {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:?}({:#x}", self.call, self.number)?;
