@@ -202,7 +202,6 @@ impl Session {
                 format_args!("{command} with {length} bytes at stage {:?}", self.stage),
             );
         }
-        self.ctx.set_eom(false);
         if let Some(target) = Stage::of(kind) {
             if !self.clear_the_way(filter, target) {
                 return if kind == Kind::Quit { Err(End::Quit) } else { Ok(()) };
@@ -210,7 +209,7 @@ impl Session {
             if payload.is_empty() && kind.needs_payload() {
                 return Err(End::Malformed(Malformed::NoData(kind)));
             }
-            self.stage = target;
+            self.enter(target);
             self.open = true;
             self.forget_macros(kind);
         }
@@ -267,8 +266,16 @@ impl Session {
         if self.stage.in_message() {
             filter.abort(&self.ctx);
         }
-        self.stage = Stage::Helo;
+        self.enter(Stage::Helo);
         self.stage.leads_to(target, off)
+    }
+
+    /// Moves on. The message can be changed as long as its end is the last stage that was entered: macro
+    /// frames enter none, and neither does a frame that turns out to be no command.
+    #[inline]
+    fn enter(&mut self, stage: Stage) {
+        self.stage = stage;
+        self.ctx.set_eom(stage == Stage::EndOfMessage);
     }
 
     fn off<F: Filter>(&self, filter: &F) -> Steps {
@@ -297,7 +304,6 @@ impl Session {
 
     /// A last piece of the body and the end of the message, answered together.
     fn end_of_message<F: Filter>(&self, filter: &F, piece: &mut [u8]) -> Verdict {
-        self.ctx.set_eom(true);
         if !piece.is_empty() && filter.has(Kind::Body) {
             match filter.body(&self.ctx, piece) {
                 Verdict::Continue | Verdict::Skip | Verdict::NoReply => {}
@@ -347,8 +353,7 @@ impl Session {
             _ => false,
         };
         if message_is_over {
-            self.stage = Stage::Helo;
-            self.ctx.set_eom(false);
+            self.enter(Stage::Helo);
         }
         Ok(())
     }
