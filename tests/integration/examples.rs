@@ -102,7 +102,7 @@ fn log_everything() {
         &said,
         &[
             "\n1 negotiate: actions 0x1ff, steps 0x1fffff\n",
-            "\n1 connect: [192.0.2.1], address 192.0.2.1\n",
+            "\n1 connect: client.example.com, address 192.0.2.1\n",
             "\n1 helo: client.example.com\n",
             "\n1 unknown: WHAT IS THIS\n",
             "\n1 mail: <sender@example.com>\n",
