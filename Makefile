@@ -63,7 +63,8 @@ header:  ## include/libmilter/*.h, made anew from src/ffi
 
 # A program that is linked with -lmilter records $(SONAME); the other name is for the linker.
 install: library  ## to $(DESTDIR)$(PREFIX): library, headers, milter.pc, milter-send
-	$(INSTALL) -d $(DESTDIR)$(LIBDIR)/pkgconfig $(DESTDIR)$(INCLUDEDIR)/libmilter $(DESTDIR)$(BINDIR)
+	$(INSTALL) -d $(DESTDIR)$(LIBDIR)/pkgconfig $(DESTDIR)$(INCLUDEDIR)/libmilter $(DESTDIR)$(BINDIR) \
+		$(DESTDIR)$(MANDIR)/man1
 	$(INSTALL) -m 755 $(BUILT)/libmilter.so $(DESTDIR)$(LIBDIR)/$(SONAME)
 	ln -sf $(SONAME) $(DESTDIR)$(LIBDIR)/libmilter.so
 	$(INSTALL) -m 644 $(BUILT)/libmilter.a $(DESTDIR)$(LIBDIR)/
@@ -75,10 +76,11 @@ install: library  ## to $(DESTDIR)$(PREFIX): library, headers, milter.pc, milter
 		>$(DESTDIR)$(LIBDIR)/pkgconfig/milter.pc
 	chmod 644 $(DESTDIR)$(LIBDIR)/pkgconfig/milter.pc
 	$(INSTALL) -m 755 $(BUILT)/milter-send $(DESTDIR)$(BINDIR)/
+	$(INSTALL) -m 644 docs/milter-send.1 $(DESTDIR)$(MANDIR)/man1/
 
 uninstall:  ## takes back what install has put there
 	rm -f $(DESTDIR)$(LIBDIR)/$(SONAME) $(DESTDIR)$(LIBDIR)/libmilter.so $(DESTDIR)$(LIBDIR)/libmilter.a \
-		$(DESTDIR)$(LIBDIR)/pkgconfig/milter.pc $(DESTDIR)$(BINDIR)/milter-send \
+		$(DESTDIR)$(LIBDIR)/pkgconfig/milter.pc $(DESTDIR)$(BINDIR)/milter-send $(DESTDIR)$(MANDIR)/man1/milter-send.1 \
 		$(DESTDIR)$(INCLUDEDIR)/libmilter/mfapi.h $(DESTDIR)$(INCLUDEDIR)/libmilter/mfdef.h
 	-rmdir $(DESTDIR)$(INCLUDEDIR)/libmilter
 

@@ -7,11 +7,12 @@ use super::apply::{Mail, Manner};
 use super::change::Change;
 use super::envelope::{Envelope, Mailbox};
 use super::error::Error;
-use super::habits::Like;
+use super::habits::{Like, Skip};
 use super::macros::MacroValues;
 use super::message::{Header, Message};
 use super::request::Request;
 use super::session::{Exchange, Session, Verdict};
+use crate::protocol::frame::DEFAULT_MAX_PAYLOAD;
 use crate::protocol::{Kind, Peer};
 
 /// The name that the MTA gives itself.
@@ -121,9 +122,10 @@ pub enum Disposition {
 }
 
 impl Disposition {
-    /// What a verdict decides, if anything.
-    fn of(verdict: &Verdict) -> Option<Self> {
-        match verdict {
+    /// What a command's end decides, if anything.
+    fn of(exchange: &Exchange, like: Like) -> Option<Self> {
+        match exchange.verdict() {
+            Verdict::Skip if like.skips(exchange.command) == Skip::Everything => Some(Self::Accepted),
             Verdict::Continue | Verdict::Skip => None,
             Verdict::Accept => Some(Self::Accepted),
             Verdict::Reject => Some(Self::Rejected(None)),
@@ -185,7 +187,7 @@ impl<'a> Player<'a> {
         let client = self.client;
         let connect = Request::Connect { host: &client.name, peer: client.address.peer() };
         for request in [connect, Request::Helo(&client.helo)] {
-            let disposition = Disposition::of(self.ask(&request)?.verdict());
+            let disposition = Disposition::of(&self.ask(&request)?, self.like);
             // Postfix does not know what it should discard before there is a message.
             let void = disposition == Some(Disposition::Discarded) && self.like == Like::Postfix;
             if let Some(disposition) = disposition.filter(|_| !void) {
@@ -296,7 +298,7 @@ impl<'a> Player<'a> {
         give_up(Kind::Header)?;
         self.decide(&Request::EndOfHeader)?;
         give_up(Kind::EndOfHeader)?;
-        for piece in message.body_for_filter().chunks(self.session.max_payload()) {
+        for piece in message.body_for_filter().chunks(DEFAULT_MAX_PAYLOAD) {
             self.decide(&Request::Body(piece))?;
         }
         give_up(Kind::Body)?;
@@ -304,7 +306,7 @@ impl<'a> Player<'a> {
             self.values.set("msg_id", id.value_for_filter(false).trim_ascii());
         }
         let last = self.ask(&Request::EndOfMessage)?;
-        let disposition = Disposition::of(last.verdict());
+        let disposition = Disposition::of(&last, self.like);
         delivery.changes = last.changes;
         Err(Stop::Decided(Kind::EndOfMessage, disposition.unwrap_or(Disposition::Accepted)))
     }
@@ -315,8 +317,8 @@ impl<'a> Player<'a> {
         let mut last_refusal = None;
         for recipient in &submission.envelope.recipients {
             self.describe_recipient(recipient, accepted.len());
-            let verdict = self.ask(&Request::Rcpt(recipient))?.verdict().clone();
-            match Disposition::of(&verdict) {
+            let exchange = self.ask(&Request::Rcpt(recipient))?;
+            match Disposition::of(&exchange, self.like) {
                 None => {
                     accepted.push(recipient.clone());
                     // Postfix names a message when it has its first recipient.
@@ -328,7 +330,7 @@ impl<'a> Player<'a> {
                     return Err(Stop::Decided(Kind::Rcpt, end));
                 }
                 Some(refusal) => {
-                    delivery.refused.push((recipient.clone(), verdict));
+                    delivery.refused.push((recipient.clone(), exchange.verdict().clone()));
                     last_refusal = Some(refusal);
                 }
             }
@@ -359,7 +361,7 @@ impl<'a> Player<'a> {
 
     /// Asks, and stops if the answer decides on the message.
     fn decide(&mut self, request: &Request<'_>) -> Result<(), Stop> {
-        match Disposition::of(self.ask(request)?.verdict()) {
+        match Disposition::of(&self.ask(request)?, self.like) {
             Some(disposition) => Err(Stop::Decided(request.kind(), disposition)),
             None => Ok(()),
         }
