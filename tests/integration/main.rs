@@ -7,5 +7,6 @@ mod abi;
 mod c_tests;
 mod header;
 mod mail_servers;
+mod opendkim;
 mod support;
 mod wire;

@@ -11,7 +11,7 @@ mod sendmail;
 pub mod server;
 pub mod smtp_client;
 pub mod smtp_sink;
-mod transcript;
+pub mod transcript;
 
 use self::filter::Family;
 use self::play::Play;
@@ -33,6 +33,7 @@ fn compare(kind: Kind, filter: &str, families: &[Family], scenario: impl Fn(&mut
             let mut play = Play::start(kind, &program, library, family);
             scenario(&mut play);
             let transcript = play.transcript();
+            play.end();
             match &first {
                 None => first = Some((name, transcript)),
                 Some((first_name, expected)) => assert_equal((first_name, expected), (&name, &transcript)),
