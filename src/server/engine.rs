@@ -108,14 +108,14 @@ impl<F: Filter> Engine<F> {
     /// No descriptor or no thread is to be had.
     pub fn start(
         filter: F,
-        listener: Listener,
+        mut listener: Listener,
         settings: Settings,
         events: Sender<Event>,
     ) -> io::Result<Self> {
         let poller = Epoll::new()?;
         let closing = Flag::new()?;
         poller.add_alarm(closing.as_fd(), CLOSING)?;
-        listener.limit_waits()?;
+        listener.prepare()?;
         let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let shared = Arc::new(Shared {
             filter,
@@ -175,7 +175,7 @@ impl<F: Filter> Engine<F> {
 
     /// Ends sessions whose MTA was silent for too long; when to look again.
     pub fn expire_silent(&self) -> Instant {
-        let silence = self.shared.settings.timeouts.silence;
+        let silence = self.shared.settings.limits.timeouts().silence;
         let now = Instant::now();
         // Each look costs time for every silent session, so there are not too many looks; a session that falls silent
         // from now on has nearly its whole timeout before it.
@@ -286,11 +286,12 @@ impl<F: Filter> Shared<F> {
             self.complain(format_args!("no thread for another connection, refused"));
             return self.session_ended();
         }
-        match Link::new(socket, self.settings.timeouts, Arc::clone(&self.shutdown)) {
+        let limits = &self.settings.limits;
+        match Link::new(socket, limits.timeouts(), Arc::clone(&self.shutdown)) {
             Ok(link) => self.serve(
                 Seat {
                     token: self.next_token.fetch_add(1, Ordering::Relaxed),
-                    session: Session::new(link, self.settings.max_payload),
+                    session: Session::new(link, limits.max_payload()),
                     registered: false,
                     expired: false,
                 },

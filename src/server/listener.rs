@@ -22,6 +22,8 @@ pub struct Listener {
     socket: Listening,
     /// The process that opened the socket; `None` if that was somebody else. A daemon's parent may keep it.
     opened_by: Option<u32>,
+    /// Whether no other process listens on the same socket.
+    is_exclusive: bool,
     file: Option<SocketFile>,
 }
 
@@ -49,13 +51,13 @@ impl Listener {
         let because = |doing| move |error| CannotOpen { doing, error };
         match endpoint {
             Endpoint::Inherited(fd) => {
-                let socket = Listening::inherit(*fd).map_err(because("take over the descriptor"))?;
-                Ok(Self { socket, opened_by: None, file: None })
+                let socket = Listening::inherit(*fd, backlog).map_err(because("take over the descriptor"))?;
+                Ok(Self { socket, opened_by: None, is_exclusive: false, file: None })
             }
             Endpoint::Inet(address) => {
                 let socket = Listening::bind(Address::Inet(*address), backlog)
                     .map_err(because("listen on the address"))?;
-                Ok(Self { socket, opened_by: Some(std::process::id()), file: None })
+                Ok(Self { socket, opened_by: Some(std::process::id()), is_exclusive: false, file: None })
             }
             Endpoint::Unix(bytes) => {
                 let path = Path::new(OsStr::from_bytes(bytes));
@@ -65,7 +67,12 @@ impl Listener {
                 let socket =
                     Listening::bind(Address::Unix(bytes), backlog).map_err(because("listen on the path"))?;
                 let file = SocketFile::at(path).map_err(because("examine the new socket"))?;
-                Ok(Self { socket, opened_by: Some(std::process::id()), file: Some(file) })
+                Ok(Self {
+                    socket,
+                    opened_by: Some(std::process::id()),
+                    is_exclusive: false,
+                    file: Some(file),
+                })
             }
         }
     }
@@ -74,7 +81,9 @@ impl Listener {
     ///
     /// # Errors
     /// As setsockopt(2).
-    pub fn limit_waits(&self) -> io::Result<()> {
+    pub fn prepare(&mut self) -> io::Result<()> {
+        // Not before: between opening and serving a daemon forks.
+        self.is_exclusive = self.opened_by == Some(std::process::id());
         self.socket.set_patience(LONGEST_WAIT)
     }
 
@@ -84,7 +93,7 @@ impl Listener {
     /// # Errors
     /// See accept(2).
     pub fn accept(&self, stopping: BorrowedFd<'_>) -> io::Result<Option<Socket>> {
-        if !self.is_exclusive() {
+        if !self.is_exclusive {
             // Nobody can end an accept on it without hurting the others, so it must not block for long.
             let deadline = Instant::now() + LONGEST_WAIT;
             if sys::wait(self.as_fd(), Interest::Read, stopping, deadline)? != Woken::Ready {
@@ -102,14 +111,9 @@ impl Listener {
 
     /// Refuses connections from now on, and ends the waits of [`Self::accept`].
     pub fn refuse(&self) {
-        if self.is_exclusive() {
+        if self.is_exclusive {
             self.socket.shut_down();
         }
-    }
-
-    /// Whether no other process listens on the same socket.
-    fn is_exclusive(&self) -> bool {
-        self.opened_by == Some(std::process::id())
     }
 }
 
@@ -198,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_listening_descriptor_is_taken_over() {
+    fn only_a_descriptor_that_can_listen_is_taken_over() {
         let (one, _other) = std::os::unix::net::UnixStream::pair().unwrap();
         let fd = std::os::fd::AsRawFd::as_raw_fd(&one);
         assert!(Listener::open(&Endpoint::Inherited(fd), 1, false).is_err());

@@ -121,11 +121,9 @@ impl Context {
 }
 
 impl Shared {
+    #[inline]
     fn flush(&mut self) -> Result<(), NotSent> {
-        if self.outbox.is_empty() {
-            return Ok(());
-        }
-        if let (Some(link), None) = (&self.link, &self.broken) {
+        if let (Some(link), None, false) = (&self.link, &self.broken, self.outbox.is_empty()) {
             self.broken = link.send(&self.outbox).err();
         }
         self.outbox.clear();
@@ -136,13 +134,19 @@ impl Shared {
 /// The session's own side of the context.
 impl Context {
     /// Lends the memory that gathers replies.
-    pub(super) fn lend_outbox(&self, outbox: Vec<u8>) {
-        self.shared.lock().outbox = outbox;
+    pub(super) fn lend_outbox(&self, mut outbox: Vec<u8>) {
+        let shared = &mut *self.shared.lock();
+        // What a helper thread of the filter has put there during a silence stays.
+        outbox.append(&mut shared.outbox);
+        shared.outbox = outbox;
     }
 
-    /// Takes the lent memory back; nothing waits in it any more.
+    /// Takes the lent memory back, empty: the next session that it is lent to must not send what is left in it.
     pub(super) fn take_outbox(&self) -> Vec<u8> {
-        std::mem::take(&mut self.shared.lock().outbox)
+        let shared = &mut *self.shared.lock();
+        // If it fails, the session's next flush says so.
+        let _ = shared.flush();
+        std::mem::take(&mut shared.outbox)
     }
 
     /// Answers OPTNEG, with the macro lists that the filter has asked for so far.
@@ -163,6 +167,7 @@ impl Context {
     }
 
     /// Answers a command.
+    #[inline]
     pub(super) fn answer(&self, reply: Reply<'_>) {
         let shared = &mut *self.shared.lock();
         reply.encode(&mut shared.outbox);
@@ -228,7 +233,12 @@ impl Context {
         self.set_eom(false);
         self.actions.store(0, Ordering::Release);
         let shared = &mut *self.shared.lock();
+        // Modifications are still possible in close, right behind the end of a message (contract 1.7). If they
+        // cannot be sent, nobody is there to see them.
+        let _ = shared.flush();
         shared.link = None;
+        // A buffer that could not be sent must not reach the next session.
+        shared.outbox.clear();
         shared.macros = MacroStore::default();
         shared.macro_lists = Vec::new();
         shared.reply = None;

@@ -272,6 +272,7 @@ impl Session {
         self.agreement.map_or_else(|| filter.wants().off, |agreement| agreement.off())
     }
 
+    #[inline]
     fn forget_macros(&self, kind: Kind) {
         match kind {
             Kind::Negotiate => self.ctx.forget_macros(),
@@ -310,6 +311,7 @@ impl Session {
     }
 
     /// Answers a command as the verdict, the agreement and the stored reply say, and moves on.
+    #[inline]
     fn answer<F: Filter>(
         &mut self,
         filter: &F,
@@ -333,15 +335,21 @@ impl Session {
                 ),
             );
         }
-        match (verdict, kind) {
-            (Verdict::Accept, _) => self.stage = Stage::Helo,
-            (Verdict::Reject | Verdict::TempFail | Verdict::Discard, Kind::Rcpt | Kind::Unknown) => {}
-            (Verdict::Reject | Verdict::TempFail | Verdict::Discard, _) => self.stage = Stage::Helo,
-            _ => {}
+        let message_is_over = match verdict {
+            Verdict::Accept => true,
+            Verdict::Reject | Verdict::TempFail | Verdict::Discard => {
+                !matches!(kind, Kind::Rcpt | Kind::Unknown)
+            }
+            _ => false,
+        };
+        if message_is_over {
+            self.stage = Stage::Helo;
+            self.ctx.set_eom(false);
         }
         Ok(())
     }
 
+    #[inline]
     fn answer_for_filter(&self, kind: Kind, verdict: Verdict) -> Result<(), End> {
         let reply = match verdict {
             Verdict::Reject if self.ctx.answer_stored(true) => return Ok(()),
@@ -375,6 +383,8 @@ impl Session {
         if self.open {
             self.close(filter);
         }
+        // What close has still sent: the MTA may have ended only its own sending.
+        let _ = self.ctx.flush();
         self.ctx.end();
     }
 
@@ -394,3 +404,6 @@ fn broken(error: io::Error) -> End {
         _ => End::Broken(error),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -96,7 +96,7 @@ fn set_patience(fd: RawFd, time: Duration) -> io::Result<()> {
     set_option(fd, libc::SOL_SOCKET, libc::SO_RCVTIMEO, &time)
 }
 
-/// [`check_size`](super::check_size) for what syscall(2) returns.
+/// The size that syscall(2) has returned, or the error that it set.
 ///
 /// send(3) and recv(3) are cancellation points, and pay for that with several times the instructions of the call
 /// itself; nobody cancels the threads of this library.
@@ -153,14 +153,13 @@ impl Listening {
         Ok(socket)
     }
 
-    /// Takes over a descriptor that this process inherited, if it is a listening stream socket.
+    /// Takes over a descriptor that this process inherited, and listens on it.
     ///
     /// # Errors
-    /// It is not open, not a socket, or does not listen.
-    pub fn inherit(fd: RawFd) -> io::Result<Self> {
-        if get_option(fd, libc::SO_TYPE)? != libc::SOCK_STREAM || get_option(fd, libc::SO_ACCEPTCONN)? == 0 {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a listening stream socket"));
-        }
+    /// It is not open, or not a socket that can listen.
+    pub fn inherit(fd: RawFd, backlog: libc::c_int) -> io::Result<Self> {
+        // SAFETY: listen takes numbers only.
+        check(unsafe { libc::listen(fd, backlog) })?;
         let domain = get_option(fd, libc::SO_DOMAIN)?;
         // SAFETY: the descriptor is open, and whoever configures `fd:` hands it over to the library.
         let socket = Self(unsafe { OwnedFd::from_raw_fd(fd) });

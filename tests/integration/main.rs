@@ -5,7 +5,11 @@
 
 mod abi;
 mod c_tests;
+mod examples;
+mod filters;
 mod header;
+mod install;
+mod milter_send;
 mod mail_servers;
 mod opendkim;
 mod support;

@@ -1,0 +1,543 @@
+//! Sessions over a socket pair, with a filter in Rust: what the MTA sends goes in as bytes; what it hears and what
+//! the filter sees come out. No process, no C.
+
+use super::*;
+use crate::protocol::command::encode;
+use crate::protocol::{Actions, Arguments, Choice, MacroStage, Modification, Peer, Text, Wants};
+use crate::protocol::{Answer, frame};
+use crate::sys::socket::Socket;
+use parking_lot::Mutex;
+use std::ffi::CStr;
+use std::io::{Read, Write};
+use std::net::Shutdown as Half;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+/// What a filter does with a command, by its kind.
+type Answering = Box<dyn Fn(Kind, &Context) -> Verdict + Send + Sync>;
+
+/// A filter that writes down what it sees.
+struct Recorder {
+    seen: Mutex<Vec<String>>,
+    answering: Answering,
+    choice: Choice,
+}
+
+impl Recorder {
+    fn new(answering: impl Fn(Kind, &Context) -> Verdict + Send + Sync + 'static) -> Self {
+        let choice = Choice::Own(Actions::ADDHDRS, Steps::SKIP);
+        Self { seen: Mutex::default(), answering: Box::new(answering), choice }
+    }
+
+    fn see(&self, kind: Kind, ctx: &Context, what: &str) -> Verdict {
+        self.seen.lock().push(what.to_owned());
+        (self.answering)(kind, ctx)
+    }
+}
+
+impl Filter for Recorder {
+    fn name(&self) -> &CStr {
+        c"recorder"
+    }
+
+    fn wants(&self) -> Wants {
+        Wants { actions: Actions::ADDHDRS, off: Steps::empty() }
+    }
+
+    fn has(&self, _: Kind) -> bool {
+        true
+    }
+
+    fn negotiate(&self, ctx: &Context, _: &Offer) -> Result<Choice, Refusal> {
+        self.see(Kind::Negotiate, ctx, "negotiate");
+        Ok(self.choice)
+    }
+
+    fn connect(&self, ctx: &Context, _: Text<'_>, _: Peer<'_>) -> Verdict {
+        self.see(Kind::Connect, ctx, "connect")
+    }
+
+    fn helo(&self, ctx: &Context, _: Text<'_>) -> Verdict {
+        self.see(Kind::Helo, ctx, "helo")
+    }
+
+    fn mail(&self, ctx: &Context, _: Arguments<'_>) -> Verdict {
+        self.see(Kind::Mail, ctx, "mail")
+    }
+
+    fn rcpt(&self, ctx: &Context, _: Arguments<'_>) -> Verdict {
+        self.see(Kind::Rcpt, ctx, "rcpt")
+    }
+
+    fn data(&self, ctx: &Context) -> Verdict {
+        self.see(Kind::Data, ctx, "data")
+    }
+
+    fn header(&self, ctx: &Context, _: Text<'_>, _: Text<'_>) -> Verdict {
+        self.see(Kind::Header, ctx, "header")
+    }
+
+    fn end_of_header(&self, ctx: &Context) -> Verdict {
+        self.see(Kind::EndOfHeader, ctx, "eoh")
+    }
+
+    fn body(&self, ctx: &Context, _: &mut [u8]) -> Verdict {
+        self.see(Kind::Body, ctx, "body")
+    }
+
+    fn end_of_message(&self, ctx: &Context) -> Verdict {
+        self.see(Kind::EndOfMessage, ctx, "eom")
+    }
+
+    fn unknown(&self, ctx: &Context, _: &mut [u8]) -> Verdict {
+        self.see(Kind::Unknown, ctx, "unknown")
+    }
+
+    fn abort(&self, ctx: &Context) {
+        self.see(Kind::Abort, ctx, "abort");
+    }
+
+    fn close(&self, ctx: &Context) {
+        self.see(Kind::Quit, ctx, "close");
+    }
+}
+
+/// A session with both its ends.
+struct Conversation {
+    filter: Recorder,
+    session: Session,
+    mta: UnixStream,
+    shutdown: Arc<Shutdown>,
+}
+
+impl Conversation {
+    fn new(filter: Recorder) -> Self {
+        let (mta, ours) = UnixStream::pair().unwrap();
+        let shutdown = Arc::new(Shutdown::new().unwrap());
+        let link =
+            Link::new(Socket::from(OwnedFd::from(ours)), Timeouts::from_seconds(-1), Arc::clone(&shutdown));
+        let session = Session::new(link.unwrap(), frame::DEFAULT_MAX_PAYLOAD);
+        Self { filter, session, mta, shutdown }
+    }
+
+    /// A filter that always continues.
+    fn with_continuing_filter() -> Self {
+        Self::new(Recorder::new(|_, _| Verdict::Continue))
+    }
+
+    /// The MTA sends these bytes; the session takes them.
+    fn say(&mut self, bytes: &[u8], buffers: &mut Buffers) -> Pause {
+        self.mta.write_all(bytes).unwrap();
+        self.session.run(&self.filter, buffers, Patience::Moment, false)
+    }
+
+    /// The MTA sends its last bytes and listens on; the session takes them and ends.
+    fn say_last(&mut self, bytes: &[u8], buffers: &mut Buffers) {
+        self.mta.write_all(bytes).unwrap();
+        self.mta.shutdown(Half::Write).unwrap();
+        assert_eq!(self.session.run(&self.filter, buffers, Patience::Moment, false), Pause::Ended);
+    }
+
+    /// The kinds of all frames that the MTA has been sent so far and has not read yet.
+    fn heard(&mut self) -> String {
+        self.mta.set_nonblocking(true).unwrap();
+        let mut bytes = Vec::new();
+        let mut piece = [0; 4096];
+        while let Ok(count @ 1..) = self.mta.read(&mut piece) {
+            bytes.extend_from_slice(&piece[..count]);
+        }
+        self.mta.set_nonblocking(false).unwrap();
+        kinds(&bytes)
+    }
+
+    fn seen(&self) -> String {
+        self.filter.seen.lock().join(" ")
+    }
+}
+
+/// The kinds of the frames in `bytes`, each of which must be one that a filter may send.
+fn kinds(mut bytes: &[u8]) -> String {
+    let mut kinds = String::new();
+    while let Some(length) = frame::measure(bytes, usize::MAX).unwrap() {
+        let (frame, rest) = bytes.split_at(length);
+        assert!(Answer::decode(frame[4], &frame[5..]).is_some(), "{}", frame.escape_ascii());
+        kinds.push(frame[4].into());
+        bytes = rest;
+    }
+    assert!(bytes.is_empty(), "half a frame: {}", bytes.escape_ascii());
+    kinds
+}
+
+/// Frames of kinds with payloads.
+fn frames(commands: &[(Kind, &[u8])]) -> Vec<u8> {
+    let mut out = Vec::new();
+    for (kind, payload) in commands {
+        encode::raw(&mut out, *kind, payload);
+    }
+    out
+}
+
+const OPTNEG: (Kind, &[u8]) = (Kind::Negotiate, &[0, 0, 0, 6, 0, 0, 1, 0xff, 0, 0x1f, 0xff, 0xff]);
+const CONNECT: (Kind, &[u8]) = (Kind::Connect, b"host\0U");
+const HELO: (Kind, &[u8]) = (Kind::Helo, b"helo\0");
+const MAIL: (Kind, &[u8]) = (Kind::Mail, b"<a@b>\0");
+const RCPT: (Kind, &[u8]) = (Kind::Rcpt, b"<c@d>\0");
+const EOH: (Kind, &[u8]) = (Kind::EndOfHeader, b"");
+const EOM: (Kind, &[u8]) = (Kind::EndOfMessage, b"");
+
+#[test]
+fn every_protocol_error_ends_the_session_in_silence() {
+    let outside = frames(&[OPTNEG, CONNECT, HELO]);
+    let inside = frames(&[OPTNEG, CONNECT, HELO, MAIL, RCPT]);
+    let in_header = frames(&[OPTNEG, CONNECT, HELO, MAIL, RCPT, (Kind::Data, b"")]);
+    let bad_offers: [&[u8]; 3] = [&[0; 11], &[0; 12], &[0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1]];
+    let bad_connects: [&[u8]; 9] = [
+        b"host",
+        b"host\0",
+        b"h\x004",
+        b"h\x004\0\x19",
+        b"h\x004\0\x19127.0.0.1",
+        b"h\x004\0\x19no address\0",
+        b"h\x006\0\x19127.0.0.1\0",
+        b"h\0X\0\x19a\0",
+        b"",
+    ];
+    let frame = |kind: Kind, payload: &[u8]| frames(&[(kind, payload)]);
+    let mut errors: Vec<(Vec<u8>, Vec<u8>, &str)> = Vec::new();
+    errors.extend(bad_offers.map(|offer| (vec![], frame(Kind::Negotiate, offer), "close")));
+    errors.extend(bad_connects.map(|bad| (frames(&[OPTNEG]), frame(Kind::Connect, bad), "close")));
+    let long_path = [&b"h\0L\0\0"[..], &[b'x'; 108], b"\0"].concat();
+    errors.push((frames(&[OPTNEG]), frame(Kind::Connect, &long_path), "close"));
+    for bad in [&b""[..], b"no NUL"] {
+        errors.push((frames(&[OPTNEG, CONNECT]), frame(Kind::Helo, bad), "close"));
+        errors.push((outside.clone(), frame(Kind::Mail, bad), "close"));
+        errors.push((inside.clone(), frame(Kind::Rcpt, bad), "abort close"));
+    }
+    for bad in [&b""[..], b"a", b"a\0", b"a\0b", b"\0a\0"] {
+        errors.push((in_header.clone(), frame(Kind::Header, bad), "abort close"));
+    }
+    errors.push((inside.clone(), frame(Kind::Body, b""), "abort close"));
+    errors.push((inside.clone(), frame(Kind::Unknown, b""), "abort close"));
+    errors.push((inside.clone(), frame(Kind::Macro, b""), "abort close"));
+    for (kind, length) in [(b'Z', 1), (0, 1), (b'c', 1), (b'H', 0), (b'B', 0x0001_0001), (b'B', 0x8000_0000)]
+    {
+        let mut bytes = u32::to_be_bytes(length).to_vec();
+        bytes.push(kind);
+        errors.push((outside.clone(), bytes.clone(), "close"));
+        errors.push((inside.clone(), bytes, "abort close"));
+    }
+
+    for (before, error, end) in errors {
+        let what = format!("{} after {}", error.escape_ascii(), before.escape_ascii());
+        let buffers = &mut Buffers::default();
+        let mut orderly = Conversation::with_continuing_filter();
+        orderly.say_last(&before, buffers);
+        let mut faulty = Conversation::with_continuing_filter();
+        // Commands behind the error are not taken any more.
+        let bytes = [&before[..], &error, &frames(&[HELO, MAIL])].concat();
+        assert_eq!(faulty.say(&bytes, buffers), Pause::Ended, "{what}");
+        assert_eq!(faulty.heard(), orderly.heard(), "{what}: nothing is sent");
+        assert!(faulty.seen().ends_with(end), "{what}: {}", faulty.seen());
+        assert_eq!(faulty.seen().replace("abort ", ""), orderly.seen().replace("abort ", ""), "{what}");
+        assert!(buffers.inbox.is_empty(), "{what}: nothing is left for the next session");
+        assert!(faulty.session.context().has_ended(), "{what}");
+    }
+}
+
+#[test]
+fn an_empty_mail_inside_a_message_aborts_once() {
+    for empty in [Kind::Mail, Kind::Helo] {
+        let mut conversation = Conversation::with_continuing_filter();
+        let bytes = frames(&[OPTNEG, CONNECT, HELO, MAIL, RCPT, (empty, b"")]);
+        assert_eq!(conversation.say(&bytes, &mut Buffers::default()), Pause::Ended);
+        assert_eq!(conversation.seen(), "negotiate connect helo mail rcpt abort close");
+    }
+}
+
+#[test]
+fn a_status_that_is_none_ends_the_session() {
+    for status in [-1, 5, 6, 9, 10, 11, 20, 21, 22, 99] {
+        let filter = Recorder::new(move |kind, _| match kind {
+            Kind::Rcpt | Kind::Abort | Kind::Quit => Verdict::from_raw(status),
+            _ => Verdict::Continue,
+        });
+        let mut conversation = Conversation::new(filter);
+        let bytes = frames(&[OPTNEG, CONNECT, HELO, MAIL, RCPT, RCPT]);
+        assert_eq!(conversation.say(&bytes, &mut Buffers::default()), Pause::Ended, "{status}");
+        assert_eq!(conversation.heard(), "Occc", "{status}");
+        assert_eq!(conversation.seen(), "negotiate connect helo mail rcpt abort close", "{status}");
+    }
+}
+
+#[test]
+fn the_end_of_a_message_with_a_last_piece_of_its_body() {
+    for (verdict, sees, hears) in [
+        (Verdict::Continue, "body eom", 'c'),
+        (Verdict::Skip, "body eom", 'c'),
+        (Verdict::NoReply, "body eom", 'c'),
+        (Verdict::Reject, "body", 'r'),
+        (Verdict::Accept, "body", 'a'),
+    ] {
+        let mut conversation = Conversation::new(Recorder::new(move |kind, _| match kind {
+            Kind::Body => verdict,
+            _ => Verdict::Continue,
+        }));
+        let bytes = frames(&[OPTNEG, CONNECT, HELO, MAIL, RCPT, EOH, (Kind::EndOfMessage, b"last\r\n")]);
+        conversation.say_last(&bytes, &mut Buffers::default());
+        assert_eq!(conversation.seen(), format!("negotiate connect helo mail rcpt eoh {sees} close"));
+        assert_eq!(conversation.heard(), format!("Occccc{hears}"), "{verdict:?}: one answer");
+    }
+}
+
+#[test]
+fn a_change_made_in_close_goes_to_its_own_mta() {
+    let filter = Recorder::new(|kind, ctx| {
+        if let (Kind::Quit, Some(scope)) = (kind, ctx.eom(Actions::ADDHDRS)) {
+            scope.send(Modification::AddHeader { name: b"X", value: b"late" }).unwrap();
+        }
+        Verdict::Continue
+    });
+    let buffers = &mut Buffers::default();
+    let mut first = Conversation::new(filter);
+    first.say_last(&frames(&[OPTNEG, CONNECT, HELO, MAIL, RCPT, EOH, EOM]), buffers);
+    assert_eq!(first.heard(), "Occcccch");
+    let mut second = Conversation::with_continuing_filter();
+    second.say_last(&frames(&[OPTNEG]), buffers);
+    assert_eq!(second.heard(), "O", "the thread's next session has nothing to do with it");
+}
+
+#[test]
+fn a_change_made_during_a_silence_is_neither_lost_nor_misdirected() {
+    let buffers = &mut Buffers::default();
+    let mut first = Conversation::with_continuing_filter();
+    let bytes = frames(&[OPTNEG, CONNECT, HELO, MAIL, RCPT, EOH, EOM]);
+    assert_eq!(first.say(&bytes, buffers), Pause::Silent);
+    assert_eq!(first.heard(), "Occcccc");
+    let scope = first.session.context().eom(Actions::ADDHDRS).expect("the next command is still to come");
+    scope.send(Modification::AddHeader { name: b"X", value: b"late" }).unwrap();
+    let mut second = Conversation::with_continuing_filter();
+    second.say_last(&frames(&[OPTNEG]), buffers);
+    assert_eq!(second.heard(), "O");
+    first.say_last(&frames(&[MAIL]), buffers);
+    assert_eq!(first.heard(), "hc");
+}
+
+#[test]
+fn a_silence_keeps_macros_stage_and_private_data() {
+    let filter = Recorder::new(|kind, ctx| {
+        let value = ctx.macro_value(b"i");
+        match kind {
+            Kind::Connect => ctx.set_private(std::ptr::dangling_mut()),
+            Kind::Rcpt => {
+                assert!(value.is_some() && !ctx.private().is_null());
+                ctx.set_private(std::ptr::null_mut());
+            }
+            _ => {}
+        }
+        Verdict::Continue
+    });
+    let buffers = &mut Buffers::default();
+    let mut conversation = Conversation::new(filter);
+    let mut bytes = frames(&[OPTNEG, CONNECT, HELO]);
+    encode::macros(&mut bytes, MacroStage::Mail, &[(b"i", b"queue-id")]);
+    bytes.extend(frames(&[MAIL]));
+    assert_eq!(conversation.say(&bytes, buffers), Pause::Silent);
+    assert!(buffers.inbox.is_empty() && buffers.outbox.is_empty());
+    conversation.session.shrink();
+    assert_eq!(conversation.say(&frames(&[RCPT]), &mut Buffers::default()), Pause::Silent);
+    assert_eq!(conversation.heard(), "Occcc");
+}
+
+#[test]
+fn a_silence_that_lasts_too_long_aborts_and_closes() {
+    let mut conversation = Conversation::with_continuing_filter();
+    let buffers = &mut Buffers::default();
+    assert_eq!(conversation.say(&frames(&[OPTNEG, CONNECT, HELO, MAIL]), buffers), Pause::Silent);
+    assert_eq!(conversation.session.run(&conversation.filter, buffers, Patience::Moment, true), Pause::Ended);
+    assert_eq!(conversation.seen(), "negotiate connect helo mail abort close");
+}
+
+#[test]
+fn a_stop_lets_the_message_finish() {
+    let mut conversation = Conversation::with_continuing_filter();
+    let buffers = &mut Buffers::default();
+    assert_eq!(conversation.say(&frames(&[OPTNEG, CONNECT, HELO, MAIL]), buffers), Pause::Silent);
+    conversation.shutdown.stop();
+    assert!(!conversation.session.must_end());
+    assert_eq!(conversation.say(&frames(&[RCPT, EOH]), buffers), Pause::Silent);
+    assert_eq!(conversation.say(&frames(&[EOM]), buffers), Pause::Ended);
+    assert_eq!(conversation.heard(), "Occcccc", "the answer goes out before the session ends");
+    assert_eq!(conversation.seen(), "negotiate connect helo mail rcpt eoh eom close");
+}
+
+#[test]
+fn an_abort_ends_everything_once() {
+    for (commands, end) in
+        [(&[OPTNEG, CONNECT, HELO, MAIL][..], "mail abort close"), (&[OPTNEG, CONNECT], "connect close")]
+    {
+        let mut conversation = Conversation::with_continuing_filter();
+        let buffers = &mut Buffers::default();
+        assert_eq!(conversation.say(&frames(commands), buffers), Pause::Silent);
+        conversation.shutdown.abort();
+        assert!(conversation.session.must_end());
+        assert_eq!(
+            conversation.session.run(&conversation.filter, buffers, Patience::Moment, false),
+            Pause::Ended
+        );
+        assert!(conversation.seen().ends_with(end), "{}", conversation.seen());
+    }
+}
+
+#[test]
+fn a_broken_connection_is_noticed_even_when_nothing_is_left_to_say() {
+    // The filter asks for a sign of life that cannot be sent, and then does not answer.
+    let filter = Recorder::new(|kind, ctx| {
+        if kind == Kind::Mail {
+            assert!(ctx.progress().is_err());
+            return Verdict::NoReply;
+        }
+        Verdict::Continue
+    });
+    let (mta, ours) = UnixStream::pair().unwrap();
+    let link = Link::new(
+        Socket::from(OwnedFd::from(ours.try_clone().unwrap())),
+        Timeouts::from_seconds(-1),
+        Arc::new(Shutdown::new().unwrap()),
+    );
+    let mut session = Session::new(link.unwrap(), frame::DEFAULT_MAX_PAYLOAD);
+    let buffers = &mut Buffers::default();
+    (&mta).write_all(&frames(&[OPTNEG, CONNECT, HELO])).unwrap();
+    assert_eq!(session.run(&filter, buffers, Patience::Moment, false), Pause::Silent);
+    ours.shutdown(Half::Write).unwrap();
+    (&mta).write_all(&frames(&[MAIL])).unwrap();
+    assert_eq!(session.run(&filter, buffers, Patience::Moment, false), Pause::Ended);
+    assert_eq!(filter.seen.lock().join(" "), "negotiate connect helo mail abort close");
+}
+
+/// A small generator of numbers, the same ones in every run (Marsaglia's xorshift).
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 % limit as u64) as usize
+    }
+}
+
+/// Frames in any order, some damaged, some not frames at all.
+fn noise(dice: &mut Dice) -> Vec<u8> {
+    const COMMANDS: &[u8] = b"OOCHHMMRRTLNBEEAUQKDD";
+    const PAYLOADS: [&[u8]; 12] = [
+        b"",
+        b"\0",
+        b"a",
+        b"a\0",
+        b"a\0b\0",
+        b"host\0U",
+        b"h\x004\0\x19192.0.2.1\0",
+        b"h\x006\0\x19IPv6:::1\0",
+        b"Ci\x001\0{x}\x002\0",
+        b"Ei\0odd",
+        OPTNEG.1,
+        b"\0\0\0\x02\0\0\0\0\0\0\0\0",
+    ];
+    let mut bytes = if dice.below(8) == 0 { vec![] } else { frames(&[OPTNEG, CONNECT, HELO, MAIL, RCPT]) };
+    for _ in 0..dice.below(20) {
+        let kind =
+            if dice.below(60) == 0 { dice.below(256) as u8 } else { COMMANDS[dice.below(COMMANDS.len())] };
+        frame::append(&mut bytes, kind, &[PAYLOADS[dice.below(PAYLOADS.len())]]);
+    }
+    if dice.below(3) == 0 && !bytes.is_empty() {
+        let at = dice.below(bytes.len());
+        bytes[at] = dice.below(256) as u8;
+    }
+    bytes
+}
+
+/// A filter whose answers follow from what it has seen so far, so that they are the same for the same commands.
+fn moody(seed: usize) -> Recorder {
+    let calls = Mutex::new(Dice(seed as u64 + 1));
+    Recorder::new(move |kind, ctx| {
+        let roll = calls.lock().below(24);
+        let _ = ctx.macro_value(b"i");
+        if let (Kind::EndOfMessage, Some(scope)) = (kind, ctx.eom(Actions::ADDHDRS)) {
+            scope.send(Modification::AddHeader { name: b"X", value: b"y" }).unwrap();
+        }
+        match roll {
+            0 => Verdict::Reject,
+            1 => Verdict::TempFail,
+            2 => Verdict::Accept,
+            3 => Verdict::Discard,
+            4 => Verdict::Skip,
+            5 => Verdict::NoReply,
+            6 => Verdict::Invalid(99),
+            _ => Verdict::Continue,
+        }
+    })
+}
+
+/// What holds for the callbacks of every session, whatever the MTA sends.
+fn check_order(seen: &str) {
+    let mut events: Vec<&str> = seen.split(' ').collect();
+    assert_eq!(events.pop(), Some("close"), "{seen}");
+    // A malformed MAIL begins a message that the filter hears of only by its abort.
+    events.pop_if(|event| *event == "abort");
+    let mut ended = false;
+    for event in events {
+        let ends = matches!(event, "abort" | "eom");
+        assert!(!(ended && ends), "a message ends twice: {seen}");
+        ended = ends;
+    }
+}
+
+#[test]
+fn random_bytes_never_break_a_session() {
+    let mut dice = Dice(0x6d69_6c74_6572);
+    let buffers = &mut Buffers::default();
+    for round in 0..4_000 {
+        let bytes = noise(&mut dice);
+        let mut conversation = Conversation::new(moody(round));
+        conversation.mta.write_all(&bytes).unwrap();
+        conversation.mta.shutdown(Half::Write).unwrap();
+        assert_eq!(
+            conversation.session.run(&conversation.filter, buffers, Patience::Moment, false),
+            Pause::Ended
+        );
+        check_order(&conversation.seen());
+        conversation.heard();
+        assert!(buffers.inbox.is_empty() && buffers.outbox.is_empty(), "{}", bytes.escape_ascii());
+    }
+}
+
+#[test]
+fn where_the_bytes_are_cut_makes_no_difference() {
+    let mut dice = Dice(0x0063_7574);
+    for round in 0..150 {
+        let bytes = noise(&mut dice);
+        let mut whole = Conversation::new(moody(round));
+        whole.say_last(&bytes, &mut Buffers::default());
+
+        let mut pieces = Conversation::new(moody(round));
+        let mut mta = pieces.mta.try_clone().unwrap();
+        let cuts: Vec<usize> = (0..bytes.len()).filter(|_| dice.below(6) == 0).collect();
+        let sender = std::thread::spawn(move || {
+            let mut from = 0;
+            for to in cuts.into_iter().chain([bytes.len()]) {
+                // The session may end before all is sent.
+                if mta.write_all(&bytes[from..to]).is_err() {
+                    return;
+                }
+                from = to;
+                std::thread::sleep(Duration::from_micros(20));
+            }
+            let _ = mta.shutdown(Half::Write);
+        });
+        pieces.session.run_to_end(&pieces.filter, &mut Buffers::default());
+        sender.join().unwrap();
+        assert_eq!(pieces.seen(), whole.seen());
+        assert_eq!(pieces.heard(), whole.heard());
+    }
+}
