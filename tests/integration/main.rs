@@ -5,12 +5,13 @@
 
 mod abi;
 mod c_tests;
+mod engine;
 mod examples;
 mod filters;
 mod header;
 mod install;
-mod milter_send;
 mod mail_servers;
+mod milter_send;
 mod opendkim;
 mod support;
 mod wire;
