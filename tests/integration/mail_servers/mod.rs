@@ -90,6 +90,7 @@ fn log_everything(kind: Kind) {
         client.say("MAIL FROM:<>");
         client.say("RCPT TO:<dave@example.net>");
         client.say("RSET");
+        client.say("EHLO again.example.com");
         client.say("MAIL FROM:<ann@example.com>");
         client.say("RCPT TO:<dave@example.net>");
         client.data(&messages::short("second", ""));
@@ -121,6 +122,7 @@ fn log_everything(kind: Kind) {
             "1 body: ",
             "1 end of message\n",
             "1 abort\n",
+            "1 helo: again.example.com\n",
             "1 header: Subject: second\n",
             "1 close\n",
             "2 helo: old.example.com\n",
