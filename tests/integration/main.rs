@@ -13,5 +13,6 @@ mod header;
 mod install;
 mod mail_servers;
 mod milter_send;
+mod opendkim;
 mod support;
 mod wire;
