@@ -4,6 +4,7 @@
 //! The library under test is the release build (`cargo build --release` first; `make check` does it).
 
 mod abi;
+mod abi_types;
 mod c_tests;
 mod examples;
 mod filters;
