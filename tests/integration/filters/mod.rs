@@ -26,7 +26,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::support::{Library, SONAME, stdout};
-use enclosure::{Enclosure, data};
+use enclosure::Enclosure;
+
+pub use enclosure::{data, listens};
+pub use pymilter::source;
 
 /// How a filter comes by its libmilter.
 #[derive(Clone, Copy, PartialEq, Eq)]
