@@ -6,6 +6,7 @@
 mod abi;
 mod abi_types;
 mod c_tests;
+mod engine;
 mod examples;
 mod filters;
 mod header;

@@ -11,7 +11,7 @@ mod sendmail;
 pub mod server;
 pub mod smtp_client;
 pub mod smtp_sink;
-mod transcript;
+pub mod transcript;
 
 use self::filter::Family;
 use self::play::Play;
