@@ -4,6 +4,7 @@
 //! The library under test is the release build (`cargo build --release` first; `make check` does it).
 
 mod abi;
+mod abi_types;
 mod c_tests;
 mod differential;
 mod engine;
@@ -14,5 +15,6 @@ mod install;
 mod mail_servers;
 mod milter_send;
 mod opendkim;
+mod relink;
 mod support;
 mod wire;
