@@ -101,6 +101,7 @@ impl Link {
 
     /// Waits for bytes. A frame that has begun must be complete before `frame_deadline`, which this
     /// function sets when it sees the first part of a frame.
+    #[inline]
     pub(super) fn receive(
         &self,
         inbox: &mut Inbox,
@@ -153,6 +154,7 @@ impl Link {
     ///
     /// # Errors
     /// The connection broke, the MTA did not take the bytes within the timeout, or the process aborts.
+    #[inline]
     pub(super) fn send(&self, mut bytes: &[u8]) -> io::Result<()> {
         let mut deadline = None;
         while !bytes.is_empty() {
@@ -236,6 +238,7 @@ impl Inbox {
     ///
     /// # Errors
     /// The bytes are not a frame.
+    #[inline]
     pub(super) fn next_frame(&mut self, max_payload: usize) -> Result<Option<Frame<'_>>, FrameError> {
         self.uncover();
         let Some(buffer) = &mut self.buffer else { return Ok(None) };
@@ -253,6 +256,7 @@ impl Inbox {
 
     /// Room to receive into, enough for what the frame under way still needs. It is empty if there is no memory for
     /// that; receiving 0 bytes then ends the session.
+    #[inline]
     fn room(&mut self) -> &mut [u8] {
         self.uncover();
         let Some(buffer) = &mut self.buffer else { return &mut [] };
@@ -281,11 +285,13 @@ impl Inbox {
         }
     }
 
+    #[inline]
     fn received(&mut self, count: usize) -> Arrival {
         self.end += count;
         Arrival::from(Ok(count))
     }
 
+    #[inline]
     fn uncover(&mut self) {
         if let (Some(buffer), Some(byte)) = (&mut self.buffer, self.covered.take()) {
             buffer[self.start] = byte;

@@ -272,6 +272,7 @@ impl Session {
         self.agreement.map_or_else(|| filter.wants().off, |agreement| agreement.off())
     }
 
+    #[inline]
     fn forget_macros(&self, kind: Kind) {
         match kind {
             Kind::Negotiate => self.ctx.forget_macros(),
@@ -310,6 +311,7 @@ impl Session {
     }
 
     /// Answers a command as the verdict, the agreement and the stored reply say, and moves on.
+    #[inline]
     fn answer<F: Filter>(
         &mut self,
         filter: &F,
@@ -347,6 +349,7 @@ impl Session {
         Ok(())
     }
 
+    #[inline]
     fn answer_for_filter(&self, kind: Kind, verdict: Verdict) -> Result<(), End> {
         let reply = match verdict {
             Verdict::Reject if self.ctx.answer_stored(true) => return Ok(()),

@@ -10,5 +10,6 @@ mod filters;
 mod header;
 mod install;
 mod milter_send;
+mod mail_servers;
 mod support;
 mod wire;

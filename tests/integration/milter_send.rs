@@ -266,12 +266,18 @@ fn logged(arguments: &[&str]) -> Vec<String> {
         let dir = temp_dir();
         let spec = format!("unix:{}", dir.path().join("s").display());
         let filter = start(library, "log-everything", dir.path(), &spec);
+        let lines = || fs::read(dir.path().join("log")).unwrap();
+        wait_until("the session that only tried the socket", || lines().ends_with(b" close\n"));
         let sent = send(&spec, arguments, b"");
         assert_eq!(sent.status, 0, "{sent:?}");
+        wait_until("the end of the session", || {
+            let log = lines();
+            log.ends_with(b" close\n") && log.iter().filter(|&&byte| byte == b'\n').count() > 1
+        });
         kill(&filter);
-        let log = fs::read(dir.path().join("log")).unwrap();
-        String::from_utf8_lossy(&log)
+        String::from_utf8_lossy(&lines())
             .lines()
+            .skip(1)
             .filter_map(|line| line.split_once(' '))
             .map(|(_, event)| event.to_owned())
             .collect::<Vec<_>>()
