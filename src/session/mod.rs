@@ -330,8 +330,9 @@ impl Session {
             log::error(
                 filter.name(),
                 format_args!(
-                    "the {} callback returned {verdict:?} although no reply was agreed on",
-                    kind.name()
+                    "the {} callback returned {} although no reply was agreed on",
+                    kind.name(),
+                    verdict.to_raw()
                 ),
             );
         }

@@ -9,7 +9,7 @@ mod examples;
 mod filters;
 mod header;
 mod install;
-mod milter_send;
 mod mail_servers;
+mod milter_send;
 mod support;
 mod wire;
