@@ -378,11 +378,13 @@ impl Session {
         }
         // If it fails, nobody is there to hear the replies.
         let _ = self.ctx.flush();
-        if self.stage.in_message() {
-            filter.abort(&self.ctx);
-        }
-        if self.open {
-            self.close(filter);
+        if !self.link.shutdown().has_abandoned() {
+            if self.stage.in_message() {
+                filter.abort(&self.ctx);
+            }
+            if self.open {
+                self.close(filter);
+            }
         }
         // What close has still sent: the MTA may have ended only its own sending.
         let _ = self.ctx.flush();
