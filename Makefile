@@ -88,4 +88,6 @@ clean:  ## everything that was built
 	$(CARGO) clean --target-dir $(TARGET)
 
 help:  ## this list
-	@sed -n 's/^\([a-z-]*\):.*  ## /\1\t/p' Makefile | expand -t 14
+	@sed -n 's/^\([a-z-]*\):.*  ## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+
+include benches/bench.mk
