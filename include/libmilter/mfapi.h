@@ -19,7 +19,7 @@
 #ifndef __cplusplus
 #if (defined SM_CONF_STDBOOL_H && SM_CONF_STDBOOL_H + 0) || (defined __STDC_VERSION__ && __STDC_VERSION__ > 201710L)
 #include <stdbool.h>
-#elif !defined __bool_true_false_are_defined
+#else
 #ifndef bool
 typedef int bool;
 #endif
@@ -29,7 +29,9 @@ typedef int bool;
 #ifndef false
 #define false 0
 #endif
+#ifndef __bool_true_false_are_defined
 #define __bool_true_false_are_defined 1
+#endif
 #endif
 #endif
 
@@ -41,9 +43,7 @@ typedef int bool;
 #define SM__P(X) __P(X)
 #endif
 
-#ifndef LIBMILTER_API
 #define LIBMILTER_API extern
-#endif
 
 /* The version of the API that a filter asks for. */
 #ifndef SMFI_VERSION

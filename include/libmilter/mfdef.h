@@ -8,7 +8,9 @@
 #define _LIBMILTER_MFDEF_H 1
 
 /* The newest version of the protocol. */
+#ifndef SMFI_PROT_VERSION
 #define SMFI_PROT_VERSION 6
+#endif
 
 /* Bytes of the length in front of each packet. */
 #define MILTER_LEN_BYTES 4

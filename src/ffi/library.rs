@@ -8,7 +8,6 @@ use crate::server::endpoint::Endpoint;
 use crate::server::listener::Listener;
 use crate::server::settings::Settings;
 use crate::server::{self, signals};
-use crate::session::Timeouts;
 use parking_lot::Mutex;
 use std::ffi::{CStr, c_char, c_int, c_uint};
 use std::sync::LazyLock;
@@ -19,34 +18,24 @@ const VERSION: [c_uint; 3] = [1, 0, 1];
 /// The name in log lines before a filter is registered.
 const NO_NAME: &CStr = c"libmilter";
 
-/// Configuring, then running, then configuring again.
-enum Lifecycle {
-    Configuring(Box<Setup>),
-    Running,
-}
-
-/// What a filter has set up so far.
+/// What a filter has set up. The server works on a copy: what is changed while it runs counts for the next one,
+/// but for the limits, which count for the next session.
 #[derive(Default)]
 struct Setup {
     settings: Settings,
     filter: Option<Callbacks>,
     spec: Option<Vec<u8>>,
-    listener: Option<Listener>,
+    socket: Option<OpenSocket>,
 }
 
-static LIBRARY: LazyLock<Mutex<Lifecycle>> =
-    LazyLock::new(|| Mutex::new(Lifecycle::Configuring(Box::default())));
-
-/// Lets `change` change the setup; logs and fails when the server runs.
-fn configure<T>(function: &str, change: impl FnOnce(&mut Setup) -> Option<T>) -> Option<T> {
-    match &mut *LIBRARY.lock() {
-        Lifecycle::Configuring(setup) => change(setup),
-        Lifecycle::Running => {
-            log::error(NO_NAME, format_args!("{function}: too late, smfi_main is running"));
-            None
-        }
-    }
+/// A socket that smfi_opensocket or smfi_main has opened.
+enum OpenSocket {
+    Waiting(Listener),
+    /// smfi_main is running with it.
+    InUse,
 }
+
+static SETUP: LazyLock<Mutex<Setup>> = LazyLock::new(Mutex::default);
 
 impl Setup {
     fn name(&self) -> &CStr {
@@ -67,7 +56,7 @@ impl Setup {
             self.complain(format_args!("{function}: no connection is set"));
             return None;
         };
-        if self.listener.is_some() {
+        if self.socket.is_some() {
             return Some(());
         }
         let shown = String::from_utf8_lossy(spec);
@@ -79,7 +68,7 @@ impl Setup {
             }
         };
         match Listener::open(&endpoint, self.settings.backlog, remove_old) {
-            Ok(listener) => self.listener = Some(listener),
+            Ok(listener) => self.socket = Some(OpenSocket::Waiting(listener)),
             Err(error) => {
                 self.complain(format_args!("{function}: connection \"{shown}\": {error}"));
                 return None;
@@ -97,19 +86,17 @@ impl Setup {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn smfi_register(desc: smfiDesc) -> c_int {
     entry_if(|| {
-        configure("smfi_register", |setup| {
-            setup.filter = None;
-            // SAFETY: the caller's promise. Members behind the end of an older, shorter structure are memory of
-            // the caller's frame; they are not read.
-            match unsafe { Callbacks::read(&raw const desc) } {
-                Ok(filter) => setup.filter = Some(filter),
-                Err(version) => setup.complain(format_args!(
-                    "smfi_register: the filter was built for version {version:#x} of libmilter, which is not \
-                     supported"
-                )),
-            }
-            setup.filter.as_ref().map(drop)
-        })
+        let setup = &mut *SETUP.lock();
+        setup.filter = None;
+        // SAFETY: the caller's promise. Members behind the end of an older, shorter structure are memory of
+        // the caller's frame; they are not read.
+        match unsafe { Callbacks::read(&raw const desc) } {
+            Ok(filter) => setup.filter = Some(filter),
+            Err(version) => setup.complain(format_args!(
+                "smfi_register: the filter was built for version {version:#x} of libmilter, which is not supported"
+            )),
+        }
+        setup.filter.as_ref().map(drop)
     })
 }
 
@@ -121,36 +108,29 @@ pub unsafe extern "C" fn smfi_register(desc: smfiDesc) -> c_int {
 pub unsafe extern "C" fn smfi_setconn(connspec: *mut c_char) -> c_int {
     entry_if(|| {
         // SAFETY: the caller keeps the promises of `ffi`.
-        let spec = unsafe { filled(connspec) }?.to_vec();
-        configure("smfi_setconn", |setup| {
-            setup.spec = Some(spec);
-            Some(())
-        })
+        let spec = unsafe { filled(connspec) }?;
+        SETUP.lock().spec = Some(spec.to_vec());
+        Some(())
     })
 }
 
 /// Opens the socket that smfi_setconn named; with `rmsocket` a unix socket that is in the way is removed.
 #[unsafe(no_mangle)]
 pub extern "C" fn smfi_opensocket(rmsocket: sm_bool) -> c_int {
-    entry_if(|| configure("smfi_opensocket", |setup| setup.open("smfi_opensocket", rmsocket != 0)))
+    entry_if(|| SETUP.lock().open("smfi_opensocket", rmsocket != 0))
 }
 
 /// Sets how many connections may wait to be accepted.
 #[unsafe(no_mangle)]
 pub extern "C" fn smfi_setbacklog(obacklog: c_int) -> c_int {
-    entry_if(|| {
-        configure("smfi_setbacklog", |setup| (obacklog > 0).then(|| setup.settings.backlog = obacklog))
-    })
+    entry_if(|| (obacklog > 0).then(|| SETUP.lock().settings.backlog = obacklog))
 }
 
 /// Sets how many seconds a read from the MTA or a write to it may take.
 #[unsafe(no_mangle)]
 pub extern "C" fn smfi_settimeout(otimeout: c_int) -> c_int {
     entry(|| {
-        configure("smfi_settimeout", |setup| {
-            setup.settings.timeouts = Timeouts::from_seconds(otimeout);
-            Some(())
-        });
+        SETUP.lock().settings.limits.set_timeout(otimeout);
         MI_SUCCESS
     })
 }
@@ -167,10 +147,7 @@ pub extern "C" fn smfi_setdbg(odbg: c_int) -> c_int {
 /// Sets how many bytes of data a frame may carry; the value before that.
 #[unsafe(no_mangle)]
 pub extern "C" fn smfi_setmaxdatasize(sz: usize) -> usize {
-    entry(|| {
-        configure("smfi_setmaxdatasize", |setup| Some(std::mem::replace(&mut setup.settings.max_payload, sz)))
-            .unwrap_or_default()
-    })
+    entry(|| SETUP.lock().settings.limits.set_max_payload(sz))
 }
 
 /// Tells the version of the library; each pointer may be NULL.
@@ -194,29 +171,29 @@ pub unsafe extern "C" fn smfi_version(pmajor: *mut c_uint, pminor: *mut c_uint, 
 #[unsafe(no_mangle)]
 pub extern "C" fn smfi_main() -> c_int {
     entry_if(|| {
-        let (mut setup, filter, listener) = begin()?;
-        let result = server::serve(filter, listener, &setup.settings.clone().with_environment());
+        let (filter, listener, settings) = begin()?;
+        let result = server::serve(filter, listener, &settings.with_environment());
+        let setup = &mut *SETUP.lock();
+        setup.socket = None;
         if let Err(failure) = &result {
             setup.complain(format_args!("smfi_main: {failure}"));
         }
-        setup.listener = None;
-        *LIBRARY.lock() = Lifecycle::Configuring(setup);
         result.ok()
     })
 }
 
-/// Takes the setup, if it is complete; from then on the library is running.
-fn begin() -> Option<(Box<Setup>, Callbacks, Listener)> {
-    let library = &mut *LIBRARY.lock();
-    let Lifecycle::Configuring(setup) = library else {
-        log::error(NO_NAME, format_args!("smfi_main: already running"));
-        return None;
-    };
+/// What a server starts with, if all is set up and no server is running.
+fn begin() -> Option<(Callbacks, Listener, Settings)> {
+    let setup = &mut *SETUP.lock();
     setup.open("smfi_main", false)?;
-    let (filter, listener) = (setup.filter.clone()?, setup.listener.take()?);
-    match std::mem::replace(library, Lifecycle::Running) {
-        Lifecycle::Configuring(setup) => Some((setup, filter, listener)),
-        Lifecycle::Running => None,
+    match setup.socket.replace(OpenSocket::InUse) {
+        Some(OpenSocket::Waiting(listener)) => {
+            Some((setup.filter.clone()?, listener, setup.settings.clone()))
+        }
+        _ => {
+            setup.complain(format_args!("smfi_main: already running"));
+            None
+        }
     }
 }
 

@@ -3,9 +3,6 @@
 
 use std::ffi::{c_int, c_long};
 
-/// The newest version of the protocol.
-pub const SMFI_PROT_VERSION: c_int = 6;
-
 /// Bytes of the length in front of each packet.
 pub const MILTER_LEN_BYTES: c_int = 4;
 /// Bytes of an option negotiation.

@@ -28,6 +28,19 @@ pub struct Client {
     pub helo: Vec<u8>,
 }
 
+impl Client {
+    /// The name, unless it only stands for one that was not found.
+    pub fn known_name(&self) -> &[u8] {
+        if self.name.starts_with(b"[") { b"unknown" } else { &self.name }
+    }
+
+    /// Name and address, as `Received:` fields and the macro `_` have them.
+    pub fn name_and_address(&self) -> Vec<u8> {
+        let address = self.address.text().unwrap_or_else(|| "unknown".to_owned());
+        [self.known_name(), b" [", address.as_bytes(), b"]"].concat()
+    }
+}
+
 /// An SMTP client's address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ClientAddress {
@@ -143,6 +156,8 @@ pub struct Player<'a> {
     observer: &'a mut dyn FnMut(&Exchange),
     /// What the filter has decided on the whole SMTP session.
     decided: Option<(Kind, Disposition)>,
+    /// Whether the last thing that the filter heard was the end of a message, and it said "continue".
+    between_messages: bool,
 }
 
 impl<'a> Player<'a> {
@@ -154,7 +169,8 @@ impl<'a> Player<'a> {
         values: MacroValues,
         observer: &'a mut dyn FnMut(&Exchange),
     ) -> Self {
-        let mut player = Self { session, like, client, values, observer, decided: None };
+        let mut player =
+            Self { session, like, client, values, observer, decided: None, between_messages: false };
         player.introduce();
         player
     }
@@ -165,6 +181,7 @@ impl<'a> Player<'a> {
     /// The filter fails.
     pub fn greet(&mut self, unknown: &[Vec<u8>]) -> Result<(), Error> {
         self.decided = None;
+        self.between_messages = false;
         let client = self.client;
         let connect = Request::Connect { host: &client.name, peer: client.address.peer() };
         for request in [connect, Request::Helo(&client.helo)] {
@@ -212,8 +229,7 @@ impl<'a> Player<'a> {
         let given_up = delivery.disposition == Disposition::GivenUp
             || delivery.mail.envelope.recipients.is_empty() && delivery.decided_by == Kind::Rcpt;
         if given_up || self.like.aborts_always() {
-            let exchange = self.session.abort()?;
-            (self.observer)(&exchange);
+            self.abort(if given_up { "" } else { "as Postfix does behind every message" })?;
         }
         if delivery.disposition == Disposition::Accepted {
             let manner = Manner { like: self.like, leading_space: self.session.leading_space() };
@@ -224,13 +240,14 @@ impl<'a> Player<'a> {
         Ok(delivery)
     }
 
-    /// The client leaves and another one comes, on the same connection to the filter; `false` if the protocol
-    /// version does not have that, or if the filter has decided on the session that it is in.
+    /// The client leaves and another one comes, on the same connection to the filter; `false` if that cannot be:
+    /// the protocol version must have it, and libmilter heeds it only right behind a message that the filter
+    /// let pass by "continue".
     ///
     /// # Errors
     /// The filter fails.
     pub fn change_clients(&mut self, unknown: &[Vec<u8>]) -> Result<bool, Error> {
-        if self.decided.is_some() {
+        if !self.between_messages {
             return Ok(false);
         }
         let Some(exchange) = self.session.quit_for_another()? else { return Ok(false) };
@@ -245,8 +262,7 @@ impl<'a> Player<'a> {
     /// The filter fails.
     pub fn leave(mut self) -> Result<(), Error> {
         if self.decided.is_none() && self.like.aborts_always() {
-            let exchange = self.session.abort()?;
-            (self.observer)(&exchange);
+            self.abort("as Postfix does before it quits")?;
         }
         if self.decided.is_none() || self.like.quits_after_verdict() {
             let exchange = self.session.quit()?;
@@ -327,8 +343,18 @@ impl<'a> Player<'a> {
 
     fn ask(&mut self, request: &Request<'_>) -> Result<Exchange, Error> {
         let exchange = self.session.tell(request, &self.values)?;
+        self.between_messages =
+            request.kind() == Kind::EndOfMessage && *exchange.verdict() == Verdict::Continue;
         (self.observer)(&exchange);
         Ok(exchange)
+    }
+
+    fn abort(&mut self, comment: &str) -> Result<(), Error> {
+        let mut exchange = self.session.abort()?;
+        self.between_messages = false;
+        exchange.argument = comment.as_bytes().to_vec();
+        (self.observer)(&exchange);
+        Ok(())
     }
 
     /// Asks, and stops if the answer decides on the message.
@@ -353,10 +379,10 @@ impl<'a> Player<'a> {
         values.set("if_name", HOST_NAME);
         values.set("if_addr", "192.0.2.25");
         values.set("v", version);
-        values.set("client_name", client.name.clone());
-        values.set("client_ptr", client.name.clone());
+        values.set("_", client.name_and_address());
+        values.set("client_name", client.known_name());
+        values.set("client_ptr", client.known_name());
         if let Some(address) = client.address.text() {
-            values.set("_", [&client.name[..], b" [", address.as_bytes(), b"]"].concat());
             values.set("client_addr", address);
         }
         if let ClientAddress::Inet(_, port) | ClientAddress::Inet6(_, port) = client.address {

@@ -125,6 +125,11 @@ fn envelope() -> Envelope {
     }
 }
 
+fn submission(message: &Message, give_up_after: Option<Kind>) -> Submission<'_> {
+    let (envelope, queue_id) = (envelope(), "QUEUE".to_owned());
+    Submission { envelope, message, received: None, queue_id, give_up_after }
+}
+
 /// One conversation: what became of each message, the exchanges, and the filter that heard it.
 struct Played {
     deliveries: Vec<Delivery>,
@@ -150,14 +155,7 @@ fn play_with(
     player.greet(&[])?;
     let mut deliveries = Vec::new();
     for _ in 0..2 {
-        let submission = Submission {
-            envelope: envelope(),
-            message: &message,
-            received: None,
-            queue_id: "QUEUE".to_owned(),
-            give_up_after,
-        };
-        deliveries.push(player.deliver(&submission)?);
+        deliveries.push(player.deliver(&submission(&message, give_up_after))?);
     }
     player.leave()?;
     Ok(Played { deliveries, exchanges, filter })
@@ -419,22 +417,26 @@ fn the_client_can_give_up() {
 }
 
 #[test]
-fn clients_change_on_one_connection() {
-    let (session, filter) = open(
-        Like::Sendmail,
-        offer(6),
-        wants(6, Actions::empty(), Steps::empty()),
-        Vec::new(),
-        &MacroValues::default(),
-    );
-    let client = client();
-    let mut observer = |_: &Exchange| {};
-    let mut player =
-        Player::new(session.unwrap(), Like::Sendmail, &client, MacroValues::default(), &mut observer);
-    player.greet(&[b"XYZZY".to_vec()]).unwrap();
-    assert!(player.change_clients(&[]).unwrap());
-    player.leave().unwrap();
-    assert_eq!(filter.commands(), "OCHUKCHQ");
+fn clients_change_behind_a_message_that_passed() {
+    for (like, script, changed, commands) in [
+        (Like::Sendmail, Vec::new(), true, "OCHUMRRTLLLNBEKCHQ"),
+        (Like::Sendmail, vec![(b'E', reply(Reply::Accept))], false, "OCHUMRRTLLLNBEQ"),
+        (Like::Postfix, Vec::new(), false, "OCHUMRRTLLLNBEAAQ"),
+    ] {
+        let values = MacroValues::default();
+        let agreed = wants(6, Actions::empty(), Steps::empty());
+        let (session, filter) = open(like, offer(6), agreed, script, &values);
+        let client = client();
+        let message = Message::parse(FILE);
+        let mut observer = |_: &Exchange| {};
+        let mut player = Player::new(session.unwrap(), like, &client, values, &mut observer);
+        player.greet(&[b"XYZZY".to_vec()]).unwrap();
+        assert!(!player.change_clients(&[]).unwrap(), "there was no message yet");
+        player.deliver(&submission(&message, None)).unwrap();
+        assert_eq!(player.change_clients(&[]).unwrap(), changed);
+        player.leave().unwrap();
+        assert_eq!(filter.commands(), commands);
+    }
 }
 
 #[test]

@@ -27,6 +27,7 @@ pub enum Reply<'a> {
 
 impl Reply<'_> {
     /// Appends the frame.
+    #[inline]
     pub fn encode(&self, out: &mut Vec<u8>) {
         let kind = match self {
             Self::Continue => b'c',

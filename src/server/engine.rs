@@ -1,18 +1,20 @@
 //! The threads that serve sessions.
 //!
-//! All idle threads wait in one poller, for new connections as well as for silent ones that speak again; the
-//! poller wakes one thread for each. So no thread hands work to another. A thread serves its connection
-//! by blocking reads for as long as the MTA talks; after a moment of silence it leaves the session in the
-//! [`WaitingRoom`] and waits for other work. Before the last idle thread takes up work it starts another one:
-//! somebody is always waiting, and nothing that is ready waits behind a callback.
+//! Idle threads wait where work arrives: acceptors in accept(2), watchers in the poller that knows the silent
+//! sessions. The system wakes one thread for each piece of work, so no thread hands work to another. Before the
+//! last idle thread of a kind takes up work it starts another one: somebody is always waiting, and nothing that is
+//! ready waits behind a callback.
+//!
+//! A thread serves its session by blocking reads for as long as the MTA talks: that is the fewest system calls. But
+//! only a few threads may linger so. When more sessions are busy at once, the others go back to the [`WaitingRoom`]
+//! after each command: there is a call or two more then, but no switch of threads for every command.
 
 use super::Event;
-use super::listener::Listener;
+use super::listener::{LONGEST_WAIT, Listener};
 use super::settings::{Settings, Threads};
 use super::waiting_room::{Seat, WaitingRoom};
 use crate::log;
-use crate::session::link::MOMENT;
-use crate::session::{Buffers, Context, Filter, Link, Pause, Session, Shutdown};
+use crate::session::{Buffers, Context, Filter, Link, MOMENT, Patience, Pause, Session, Shutdown};
 use crate::sys::epoll::Epoll;
 use crate::sys::event::Event as Flag;
 use crate::sys::socket::Socket;
@@ -30,9 +32,9 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 /// How long a thread waits for work before it ends, if another one is waiting too.
-const KEEP: Duration = Duration::from_secs(2);
+const KEEP: Duration = LONGEST_WAIT;
 
-/// How long the listener rests when the system has no descriptor or memory for a connection.
+/// How long an acceptor rests when the system has no descriptor or memory for a connection.
 const REST: Duration = Duration::from_millis(100);
 
 /// At most one complaint about a shortage in this time.
@@ -42,11 +44,11 @@ const COMPLAIN_EVERY: Duration = Duration::from_secs(10);
 /// of reading freed memory.
 const REMEMBERED: usize = 256;
 
-/// The poller's token for the listening socket.
-const LISTENER: u64 = 0;
+/// At least so many threads may linger with a session between two commands.
+const LEAST_LINGERING: usize = 4;
 
-/// The poller's token for "all threads end".
-const CLOSING: u64 = 1;
+/// The poller's token for "all watchers end"; sessions have higher ones.
+const CLOSING: u64 = 0;
 
 /// The server's handle on the threads.
 pub struct Engine<F: Filter> {
@@ -59,20 +61,44 @@ struct Shared<F> {
     filter: F,
     settings: Settings,
     shutdown: Arc<Shutdown>,
+    listener: Listener,
     poller: Epoll,
-    /// `None` once the server stops.
-    listener: Mutex<Option<Listener>>,
     waiting_room: Mutex<WaitingRoom>,
     remembered: Mutex<VecDeque<Arc<Context>>>,
     closing: Flag,
-    /// Threads that wait for work, or will in an instant.
-    idle: AtomicUsize,
+    /// Threads that wait for connections, or will in an instant.
+    idle_acceptors: AtomicUsize,
+    /// Threads that wait for silent sessions, or will in an instant.
+    idle_watchers: AtomicUsize,
+    /// Threads that linger with a session.
+    lingering: AtomicUsize,
+    /// How many may.
+    most_lingering: usize,
     /// Sessions that have not ended.
     live: AtomicUsize,
     next_token: AtomicU64,
     last_complaint: Mutex<Option<Instant>>,
     events: Sender<Event>,
     reaper: Reaper,
+}
+
+/// What a thread waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Role {
+    Acceptor,
+    Watcher,
+}
+
+/// What a thread has found.
+enum Work {
+    /// A new connection.
+    Connection(Socket),
+    /// A silent session that has something to do.
+    Session(u64),
+    /// Nothing for a while.
+    Nothing,
+    /// The thread is not needed any more.
+    Over,
 }
 
 impl<F: Filter> Engine<F> {
@@ -82,24 +108,28 @@ impl<F: Filter> Engine<F> {
     /// No descriptor or no thread is to be had.
     pub fn start(
         filter: F,
-        listener: Listener,
+        mut listener: Listener,
         settings: Settings,
         events: Sender<Event>,
     ) -> io::Result<Self> {
         let poller = Epoll::new()?;
         let closing = Flag::new()?;
         poller.add_alarm(closing.as_fd(), CLOSING)?;
-        poller.add(listener.as_fd(), LISTENER)?;
+        listener.prepare()?;
+        let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let shared = Arc::new(Shared {
             filter,
             settings,
             shutdown: Arc::new(Shutdown::new()?),
+            listener,
             poller,
-            listener: Mutex::new(Some(listener)),
             waiting_room: Mutex::default(),
             remembered: Mutex::default(),
             closing,
-            idle: AtomicUsize::new(0),
+            idle_acceptors: AtomicUsize::new(0),
+            idle_watchers: AtomicUsize::new(0),
+            lingering: AtomicUsize::new(0),
+            most_lingering: LEAST_LINGERING.max(2 * processors),
             live: AtomicUsize::new(0),
             next_token: AtomicU64::new(CLOSING + 1),
             last_complaint: Mutex::default(),
@@ -107,8 +137,18 @@ impl<F: Filter> Engine<F> {
             reaper: Reaper::default(),
         });
         let (alive, ended) = crossbeam_channel::bounded(0);
-        spawn(&shared, &alive)?;
-        Ok(Self { shared, ended })
+        let engine = Self { shared, ended };
+        let started = spawn(&engine.shared, &alive, Role::Watcher)
+            .and_then(|()| spawn(&engine.shared, &alive, Role::Acceptor));
+        drop(alive);
+        match started {
+            Ok(()) => Ok(engine),
+            Err(error) => {
+                engine.stop();
+                engine.finish(KEEP);
+                Err(error)
+            }
+        }
     }
 
     /// How many sessions have not ended.
@@ -129,21 +169,20 @@ impl<F: Filter> Engine<F> {
     }
 
     fn end_sessions(&self) {
-        // Closing the socket refuses those who come from now on.
-        drop(self.shared.listener.lock().take());
+        self.shared.listener.refuse();
         self.shared.waiting_room.lock().nudge_ending();
     }
 
     /// Ends sessions whose MTA was silent for too long; when to look again.
     pub fn expire_silent(&self) -> Instant {
+        let silence = self.shared.settings.limits.timeouts().silence;
         let now = Instant::now();
-        // A session that falls silent from now on has nearly its whole timeout before it; the longest wait
-        // is bounded because an instant is.
-        let next_possible = now + self.shared.settings.timeouts.silence.saturating_sub(MOMENT).max(MOMENT);
-        match self.shared.waiting_room.lock().expire(now) {
-            Some(deadline) => deadline.min(next_possible),
-            None => next_possible,
-        }
+        // Each look costs time for every silent session, so there are not too many looks; a session that falls silent
+        // from now on has nearly its whole timeout before it.
+        let soonest = now + (silence / 64).clamp(Duration::from_millis(10), Duration::from_secs(1));
+        let latest = now + silence.saturating_sub(MOMENT);
+        let next = self.shared.waiting_room.lock().expire(now);
+        next.unwrap_or(latest).min(latest).max(soonest)
     }
 
     /// Ends all threads, and waits for them for at most `grace`. Threads that are stuck in a callback stay.
@@ -156,90 +195,103 @@ impl<F: Filter> Engine<F> {
 }
 
 /// Starts one more thread.
-fn spawn<F: Filter>(shared: &Arc<Shared<F>>, alive: &Sender<Infallible>) -> io::Result<()> {
-    shared.idle.fetch_add(1, Ordering::SeqCst);
+fn spawn<F: Filter>(shared: &Arc<Shared<F>>, alive: &Sender<Infallible>, role: Role) -> io::Result<()> {
+    shared.idle(role).fetch_add(1, Ordering::SeqCst);
     let (its_shared, its_alive) = (Arc::clone(shared), alive.clone());
     let result = thread::spawn(Box::new(move || {
-        work(&its_shared, &its_alive);
+        work(&its_shared, &its_alive, role);
         its_shared.reaper.leave();
     }));
     if result.is_err() {
-        shared.idle.fetch_sub(1, Ordering::SeqCst);
+        shared.idle(role).fetch_sub(1, Ordering::SeqCst);
     }
     result
 }
 
 /// A thread's life: waits for work and does it.
-fn work<F: Filter>(shared: &Arc<Shared<F>>, alive: &Sender<Infallible>) {
+fn work<F: Filter>(shared: &Arc<Shared<F>>, alive: &Sender<Infallible>, role: Role) {
     let mut buffers = Buffers::default();
+    let idle = shared.idle(role);
     loop {
-        match shared.poller.wait(KEEP) {
-            Ok(Some(CLOSING)) => return,
-            Ok(Some(token)) => {
-                let last = shared.idle.fetch_sub(1, Ordering::SeqCst) == 1;
-                let alone = last && spawn(shared, alive).is_err();
-                match token {
-                    LISTENER => shared.take_connection(&mut buffers, alone),
-                    token => shared.take_up(token, &mut buffers),
+        let work = match role {
+            Role::Acceptor => shared.wait_for_connection(),
+            Role::Watcher => shared.wait_for_session(),
+        };
+        match work {
+            Work::Connection(_) | Work::Session(_) => {
+                let last = idle.fetch_sub(1, Ordering::SeqCst) == 1;
+                let alone = last && spawn(shared, alive, role).is_err();
+                match work {
+                    Work::Connection(socket) => shared.begin(socket, &mut buffers, alone),
+                    Work::Session(token) => shared.take_up(token, &mut buffers),
+                    Work::Nothing | Work::Over => {}
                 }
-                shared.idle.fetch_add(1, Ordering::SeqCst);
+                idle.fetch_add(1, Ordering::SeqCst);
             }
-            Ok(None) | Err(_) => {
+            Work::Nothing => {
                 buffers = Buffers::default();
                 // One of the waiting threads stays.
                 let leave = |idle: usize| (idle > 1).then(|| idle - 1);
-                if shared.idle.fetch_update(Ordering::SeqCst, Ordering::SeqCst, leave).is_ok() {
+                if idle.fetch_update(Ordering::SeqCst, Ordering::SeqCst, leave).is_ok() {
                     return;
                 }
             }
+            Work::Over => return,
         }
     }
 }
 
 impl<F: Filter> Shared<F> {
-    /// Accepts one connection and serves it. A thread that is `alone` must be free for the other sessions: it
-    /// refuses the connection.
-    fn take_connection(&self, buffers: &mut Buffers, alone: bool) {
-        let Some(accepted) = self.listener.lock().as_ref().map(|listener| {
-            let accepted = listener.accept();
-            if accepted.is_ok() {
-                self.live.fetch_add(1, Ordering::SeqCst);
-            }
-            accepted
-        }) else {
-            return; // stopped meanwhile
-        };
+    fn idle(&self, role: Role) -> &AtomicUsize {
+        match role {
+            Role::Acceptor => &self.idle_acceptors,
+            Role::Watcher => &self.idle_watchers,
+        }
+    }
+
+    fn wait_for_session(&self) -> Work {
+        match self.poller.wait(KEEP) {
+            Ok(Some(CLOSING)) => Work::Over,
+            Ok(Some(token)) => Work::Session(token),
+            Ok(None) | Err(_) => Work::Nothing,
+        }
+    }
+
+    fn wait_for_connection(&self) -> Work {
+        let accepted = self.listener.accept(self.shutdown.alarm(false));
+        if self.shutdown.has_begun() {
+            return Work::Over; // and a connection that came too late is closed
+        }
         match accepted {
-            Ok(socket) => {
-                self.listen_again();
-                if alone {
-                    drop(socket);
-                    self.complain(format_args!("no thread for another connection, refused"));
-                    self.session_ended();
-                } else {
-                    self.begin(socket, buffers);
-                }
-            }
+            Ok(Some(socket)) => Work::Connection(socket),
+            Ok(None) => Work::Nothing,
             Err(error) if is_broken(&error) => {
                 // If nobody receives it, the server is stopping anyway.
                 let _ = self.events.send(Event::ListenerBroken(error));
+                Work::Over
             }
             Err(error) => {
-                if !is_passing(&error) {
-                    self.complain(format_args!("cannot accept a connection: {error}"));
-                    self.rest();
-                }
-                self.listen_again();
+                self.complain(format_args!("cannot accept a connection: {error}"));
+                self.rest();
+                Work::Nothing
             }
         }
     }
 
-    fn begin(&self, socket: Socket, buffers: &mut Buffers) {
-        match Link::new(socket, self.settings.timeouts, Arc::clone(&self.shutdown)) {
+    /// Serves a new connection. A thread that is `alone` must be free for the next one: it refuses this one.
+    fn begin(&self, socket: Socket, buffers: &mut Buffers, alone: bool) {
+        self.live.fetch_add(1, Ordering::SeqCst);
+        if alone {
+            drop(socket);
+            self.complain(format_args!("no thread for another connection, refused"));
+            return self.session_ended();
+        }
+        let limits = &self.settings.limits;
+        match Link::new(socket, limits.timeouts(), Arc::clone(&self.shutdown)) {
             Ok(link) => self.serve(
                 Seat {
                     token: self.next_token.fetch_add(1, Ordering::Relaxed),
-                    session: Session::new(link, self.settings.max_payload),
+                    session: Session::new(link, limits.max_payload()),
                     registered: false,
                     expired: false,
                 },
@@ -263,18 +315,13 @@ impl<F: Filter> Shared<F> {
     /// Serves a session until it falls silent or ends.
     fn serve(&self, mut seat: Seat, buffers: &mut Buffers) {
         loop {
-            // A bug in this library must not cost the process, only the session.
-            let run = AssertUnwindSafe(|| match self.settings.threads {
-                Threads::Shared => seat.session.run(&self.filter, buffers, seat.expired),
-                Threads::PerSession => seat.session.run_to_end(&self.filter, buffers),
-            });
-            match catch_unwind(run) {
+            match self.run(&mut seat, buffers) {
                 Ok(Pause::Silent) => match self.seat(seat) {
                     Ok(()) => return,
                     Err(stays) => seat = *stays,
                 },
                 Ok(Pause::Ended) => break,
-                Err(_) => {
+                Err(Panicked) => {
                     log::error(self.filter.name(), format_args!("internal error, session ended"));
                     *buffers = Buffers::default();
                     break;
@@ -288,6 +335,22 @@ impl<F: Filter> Shared<F> {
         self.remember(Arc::clone(seat.session.context()));
         drop(seat);
         self.session_ended();
+    }
+
+    /// Lets a session work. A bug in this library must not cost the process, only the session.
+    fn run(&self, seat: &mut Seat, buffers: &mut Buffers) -> Result<Pause, Panicked> {
+        let (session, filter) = (&mut seat.session, &self.filter);
+        if self.settings.threads == Threads::PerSession {
+            return caught(|| session.run_to_end(filter, buffers));
+        }
+        let may_linger = |lingering: usize| (lingering < self.most_lingering).then(|| lingering + 1);
+        let lingers = self.lingering.fetch_update(Ordering::Relaxed, Ordering::Relaxed, may_linger).is_ok();
+        let patience = if lingers { Patience::Moment } else { Patience::None };
+        let pause = caught(|| session.run(filter, buffers, patience, seat.expired));
+        if lingers {
+            self.lingering.fetch_sub(1, Ordering::Relaxed);
+        }
+        pause
     }
 
     /// Leaves a silent session in the waiting room, unless it has to go on at once.
@@ -322,15 +385,6 @@ impl<F: Filter> Shared<F> {
         }
     }
 
-    fn listen_again(&self) {
-        if let Some(listener) = &*self.listener.lock()
-            && let Err(error) = self.poller.rearm(listener.as_fd(), LISTENER)
-        {
-            // As above.
-            let _ = self.events.send(Event::ListenerBroken(error));
-        }
-    }
-
     /// Waits a little, unless the server stops.
     fn rest(&self) {
         let alarm = self.shutdown.alarm(false);
@@ -348,12 +402,14 @@ impl<F: Filter> Shared<F> {
     }
 }
 
+/// The session's code panicked.
+struct Panicked;
+
+fn caught(run: impl FnOnce() -> Pause) -> Result<Pause, Panicked> {
+    catch_unwind(AssertUnwindSafe(run)).map_err(|_| Panicked)
+}
+
 /// Whether the listening socket will never work again.
 fn is_broken(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EBADF | libc::EINVAL | libc::ENOTSOCK | libc::EOPNOTSUPP))
-}
-
-/// Whether only this one connection is gone.
-fn is_passing(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::ConnectionAborted)
 }

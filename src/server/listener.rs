@@ -3,6 +3,7 @@
 
 use super::endpoint::Endpoint;
 use crate::sys::socket::{Address, Listening, Socket};
+use crate::sys::{self, Interest, Woken};
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
@@ -10,11 +11,19 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// The longest wait for a connection.
+pub const LONGEST_WAIT: Duration = Duration::from_secs(2);
 
 /// A socket that MTAs connect to.
 #[derive(Debug)]
 pub struct Listener {
     socket: Listening,
+    /// The process that opened the socket; `None` if that was somebody else. A daemon's parent may keep it.
+    opened_by: Option<u32>,
+    /// Whether no other process listens on the same socket.
+    is_exclusive: bool,
     file: Option<SocketFile>,
 }
 
@@ -42,13 +51,13 @@ impl Listener {
         let because = |doing| move |error| CannotOpen { doing, error };
         match endpoint {
             Endpoint::Inherited(fd) => {
-                let socket = Listening::inherit(*fd).map_err(because("take over the descriptor"))?;
-                Ok(Self { socket, file: None })
+                let socket = Listening::inherit(*fd, backlog).map_err(because("take over the descriptor"))?;
+                Ok(Self { socket, opened_by: None, is_exclusive: false, file: None })
             }
             Endpoint::Inet(address) => {
                 let socket = Listening::bind(Address::Inet(*address), backlog)
                     .map_err(because("listen on the address"))?;
-                Ok(Self { socket, file: None })
+                Ok(Self { socket, opened_by: Some(std::process::id()), is_exclusive: false, file: None })
             }
             Endpoint::Unix(bytes) => {
                 let path = Path::new(OsStr::from_bytes(bytes));
@@ -58,17 +67,53 @@ impl Listener {
                 let socket =
                     Listening::bind(Address::Unix(bytes), backlog).map_err(because("listen on the path"))?;
                 let file = SocketFile::at(path).map_err(because("examine the new socket"))?;
-                Ok(Self { socket, file: Some(file) })
+                Ok(Self {
+                    socket,
+                    opened_by: Some(std::process::id()),
+                    is_exclusive: false,
+                    file: Some(file),
+                })
             }
         }
     }
 
-    /// Accepts one connection, without waiting.
+    /// Prepares for [`Self::accept`].
     ///
     /// # Errors
-    /// `WouldBlock` when none waits; see accept(2).
-    pub fn accept(&self) -> io::Result<Socket> {
-        self.socket.accept()
+    /// As setsockopt(2).
+    pub fn prepare(&mut self) -> io::Result<()> {
+        // Not before: between opening and serving a daemon forks.
+        self.is_exclusive = self.opened_by == Some(std::process::id());
+        self.socket.set_patience(LONGEST_WAIT)
+    }
+
+    /// Waits for a connection and accepts it; `None` if there is none for [`LONGEST_WAIT`], or after
+    /// [`Self::refuse`], or, on a socket that others listen on too, when `stopping` becomes readable.
+    ///
+    /// # Errors
+    /// See accept(2).
+    pub fn accept(&self, stopping: BorrowedFd<'_>) -> io::Result<Option<Socket>> {
+        if !self.is_exclusive {
+            // Nobody can end an accept on it without hurting the others, so it must not block for long.
+            let deadline = Instant::now() + LONGEST_WAIT;
+            if sys::wait(self.as_fd(), Interest::Read, stopping, deadline)? != Woken::Ready {
+                return Ok(None);
+            }
+        }
+        match self.socket.accept() {
+            Ok(socket) => Ok(Some(socket)),
+            Err(error) => match error.kind() {
+                io::ErrorKind::WouldBlock | io::ErrorKind::ConnectionAborted => Ok(None),
+                _ => Err(error),
+            },
+        }
+    }
+
+    /// Refuses connections from now on, and ends the waits of [`Self::accept`].
+    pub fn refuse(&self) {
+        if self.is_exclusive {
+            self.socket.shut_down();
+        }
     }
 }
 
@@ -107,7 +152,7 @@ impl SocketFile {
     fn remove(&self) {
         let is_ours = fs::symlink_metadata(&self.path)
             .is_ok_and(|metadata| metadata.dev() == self.device && metadata.ino() == self.inode);
-        if is_ours && !crate::sys::is_root() {
+        if is_ours && !sys::is_root() {
             // A directory that the process may no longer write to is no reason to complain at the end.
             let _ = fs::remove_file(&self.path);
         }
@@ -157,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_listening_descriptor_is_taken_over() {
+    fn only_a_descriptor_that_can_listen_is_taken_over() {
         let (one, _other) = std::os::unix::net::UnixStream::pair().unwrap();
         let fd = std::os::fd::AsRawFd::as_raw_fd(&one);
         assert!(Listener::open(&Endpoint::Inherited(fd), 1, false).is_err());

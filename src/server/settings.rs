@@ -2,6 +2,8 @@
 
 use crate::protocol::frame::DEFAULT_MAX_PAYLOAD;
 use crate::session::Timeouts;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// The environment variable that ties sessions to threads.
@@ -16,15 +18,48 @@ pub enum Threads {
     PerSession,
 }
 
+/// What holds for each session that begins. It may be changed while a server runs, as libmilter allows.
+#[derive(Debug)]
+pub struct Limits {
+    timeout: AtomicI32,
+    max_payload: AtomicUsize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { timeout: AtomicI32::new(7210), max_payload: AtomicUsize::new(DEFAULT_MAX_PAYLOAD) }
+    }
+}
+
+impl Limits {
+    /// How long the MTA may take.
+    pub fn timeouts(&self) -> Timeouts {
+        Timeouts::from_seconds(self.timeout.load(Ordering::Relaxed))
+    }
+
+    /// Sets [`Self::timeouts`], in seconds.
+    pub fn set_timeout(&self, seconds: i32) {
+        self.timeout.store(seconds, Ordering::Relaxed);
+    }
+
+    /// The largest payload of a frame, in bytes.
+    pub fn max_payload(&self) -> usize {
+        self.max_payload.load(Ordering::Relaxed)
+    }
+
+    /// Sets [`Self::max_payload`]; what it was before.
+    pub fn set_max_payload(&self, bytes: usize) -> usize {
+        self.max_payload.swap(bytes, Ordering::Relaxed)
+    }
+}
+
 /// The settings of a server.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// How many connections may wait to be accepted: listen(2).
     pub backlog: i32,
-    /// How long the MTA may take.
-    pub timeouts: Timeouts,
-    /// The largest payload of a frame, in bytes.
-    pub max_payload: usize,
+    /// What holds for each session.
+    pub limits: Arc<Limits>,
     /// How long messages may go on after a stop.
     pub drain: Duration,
     /// Which threads serve a session.
@@ -33,13 +68,7 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self {
-            backlog: 20,
-            timeouts: Timeouts::from_seconds(7210),
-            max_payload: DEFAULT_MAX_PAYLOAD,
-            drain: Duration::from_secs(5),
-            threads: Threads::Shared,
-        }
+        Self { backlog: 20, limits: Arc::default(), drain: Duration::from_secs(5), threads: Threads::Shared }
     }
 }
 

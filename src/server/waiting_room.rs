@@ -2,7 +2,7 @@
 
 use crate::session::Session;
 use crate::sys::epoll::Epoll;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::io;
 use std::os::fd::AsFd;
 use std::time::Instant;
@@ -24,7 +24,6 @@ pub struct Seat {
 #[derive(Debug, Default)]
 pub struct WaitingRoom {
     seats: HashMap<u64, (Instant, Seat)>,
-    deadlines: BTreeSet<(Instant, u64)>,
 }
 
 impl WaitingRoom {
@@ -44,31 +43,27 @@ impl WaitingRoom {
             return Err((Box::new(seat), error));
         }
         seat.registered = true;
-        self.deadlines.insert((deadline, seat.token));
         self.seats.insert(seat.token, (deadline, seat));
         Ok(())
     }
 
     /// Hands a session out that the poller has reported.
     pub fn leave(&mut self, token: u64) -> Option<Seat> {
-        let (deadline, seat) = self.seats.remove(&token)?;
-        self.deadlines.remove(&(deadline, token));
-        Some(seat)
+        self.seats.remove(&token).map(|(_, seat)| seat)
     }
 
     /// Lets the poller report all sessions whose deadline has come; the next deadline after `now`.
     pub fn expire(&mut self, now: Instant) -> Option<Instant> {
-        while let Some(&(deadline, token)) = self.deadlines.first() {
-            if deadline > now {
-                return Some(deadline);
-            }
-            self.deadlines.pop_first();
-            if let Some((_, seat)) = self.seats.get_mut(&token) {
+        let mut next = None;
+        for (deadline, seat) in self.seats.values_mut().filter(|(_, seat)| !seat.expired) {
+            if *deadline <= now {
                 seat.expired = true;
                 nudge(seat);
+            } else {
+                next = Some(next.map_or(*deadline, |next: Instant| next.min(*deadline)));
             }
         }
-        None
+        next
     }
 
     /// Lets the poller report all sessions that must end because the process stops.

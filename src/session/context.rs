@@ -121,6 +121,7 @@ impl Context {
 }
 
 impl Shared {
+    #[inline]
     fn flush(&mut self) -> Result<(), NotSent> {
         if let (Some(link), None, false) = (&self.link, &self.broken, self.outbox.is_empty()) {
             self.broken = link.send(&self.outbox).err();
@@ -166,6 +167,7 @@ impl Context {
     }
 
     /// Answers a command.
+    #[inline]
     pub(super) fn answer(&self, reply: Reply<'_>) {
         let shared = &mut *self.shared.lock();
         reply.encode(&mut shared.outbox);

@@ -43,12 +43,21 @@ pub struct Link {
     shutdown: Arc<Shutdown>,
 }
 
+/// Whether to wait for an MTA that has nothing to say yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Patience {
+    /// No: somebody else watches the connection.
+    None,
+    /// For a [`MOMENT`].
+    Moment,
+}
+
 /// What waiting for the MTA has brought.
 #[derive(Debug)]
 pub enum Arrival {
     /// More bytes are in the inbox.
     Bytes,
-    /// Nothing for a [`MOMENT`], and no frame is under way.
+    /// Nothing, within the patience, and no frame is under way.
     Silence,
     /// The session is to end because the process stops.
     Shutdown,
@@ -97,9 +106,11 @@ impl Link {
 
     /// Waits for bytes. A frame that has begun must be complete before `frame_deadline`, which this
     /// function sets when it sees the first part of a frame.
+    #[inline]
     pub(super) fn receive(
         &self,
         inbox: &mut Inbox,
+        patience: Patience,
         in_message: bool,
         frame_deadline: &mut Option<Instant>,
     ) -> Arrival {
@@ -108,7 +119,11 @@ impl Link {
             return self.receive_until(inbox, in_message, deadline);
         }
         *frame_deadline = None;
-        match self.socket.receive(inbox.room()) {
+        let received = match patience {
+            Patience::Moment => self.socket.receive(inbox.room()),
+            Patience::None => self.socket.try_receive(inbox.room()),
+        };
+        match received {
             Ok(count) => inbox.received(count),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Arrival::Silence,
             Err(error) => Arrival::Broken(error),
@@ -144,6 +159,7 @@ impl Link {
     ///
     /// # Errors
     /// The connection broke, the MTA did not take the bytes within the timeout, or the process aborts.
+    #[inline]
     pub(super) fn send(&self, mut bytes: &[u8]) -> io::Result<()> {
         let mut deadline = None;
         while !bytes.is_empty() {
@@ -227,6 +243,7 @@ impl Inbox {
     ///
     /// # Errors
     /// The bytes are not a frame.
+    #[inline]
     pub(super) fn next_frame(&mut self, max_payload: usize) -> Result<Option<Frame<'_>>, FrameError> {
         self.uncover();
         let Some(buffer) = &mut self.buffer else { return Ok(None) };
@@ -244,6 +261,7 @@ impl Inbox {
 
     /// Room to receive into, enough for what the frame under way still needs. It is empty if there is no memory for
     /// that; receiving 0 bytes then ends the session.
+    #[inline]
     fn room(&mut self) -> &mut [u8] {
         self.uncover();
         let Some(buffer) = &mut self.buffer else { return &mut [] };
@@ -272,11 +290,13 @@ impl Inbox {
         }
     }
 
+    #[inline]
     fn received(&mut self, count: usize) -> Arrival {
         self.end += count;
         Arrival::from(Ok(count))
     }
 
+    #[inline]
     fn uncover(&mut self) {
         if let (Some(buffer), Some(byte)) = (&mut self.buffer, self.covered.take()) {
             buffer[self.start] = byte;

@@ -15,7 +15,7 @@ use crate::protocol::{
 pub use context::Context;
 pub use filter::{Filter, Verdict};
 use link::Arrival;
-pub use link::{Inbox, Link, Timeouts};
+pub use link::{Inbox, Link, MOMENT, Patience, Timeouts};
 pub use shutdown::Shutdown;
 use std::io;
 use std::sync::Arc;
@@ -125,11 +125,18 @@ impl Session {
         self.link.shutdown().ends(self.stage.in_message())
     }
 
-    /// Serves the MTA until it is silent for a moment or the session ends. Call it when there is something to
-    /// read, when [`Self::must_end`], or, with `expired`, when the silence has lasted too long.
-    pub fn run<F: Filter>(&mut self, filter: &F, buffers: &mut Buffers, expired: bool) -> Pause {
+    /// Serves the MTA until it is silent or the session ends. Call it when there is something to read, when
+    /// [`Self::must_end`], or, with `expired`, when the silence has lasted too long.
+    pub fn run<F: Filter>(
+        &mut self,
+        filter: &F,
+        buffers: &mut Buffers,
+        patience: Patience,
+        expired: bool,
+    ) -> Pause {
         self.ctx.lend_outbox(std::mem::take(&mut buffers.outbox));
-        let result = if expired { Err(End::TimedOut) } else { self.serve(filter, &mut buffers.inbox) };
+        let result =
+            if expired { Err(End::TimedOut) } else { self.serve(filter, &mut buffers.inbox, patience) };
         let pause = match result {
             Ok(()) => Pause::Silent,
             Err(end) => {
@@ -145,7 +152,7 @@ impl Session {
     /// [`Self::run`] for a thread that has nothing else to do: waits through silences, up to the timeout.
     pub fn run_to_end<F: Filter>(&mut self, filter: &F, buffers: &mut Buffers) -> Pause {
         let mut expired = false;
-        while self.run(filter, buffers, expired) == Pause::Silent {
+        while self.run(filter, buffers, Patience::Moment, expired) == Pause::Silent {
             self.shrink();
             buffers.inbox.release();
             expired = !self.link.wait(self.stage.in_message(), self.link.silence_deadline());
@@ -159,26 +166,29 @@ impl Session {
     }
 
     /// The walk of one packet, over and over. `Ok` when the MTA is silent.
-    fn serve<F: Filter>(&mut self, filter: &F, inbox: &mut Inbox) -> Result<(), End> {
+    fn serve<F: Filter>(&mut self, filter: &F, inbox: &mut Inbox, patience: Patience) -> Result<(), End> {
         inbox.prepare().map_err(End::Broken)?;
         loop {
-            while let Some(frame) = inbox.next_frame(self.max_payload).map_err(End::Frame)? {
-                self.frame_deadline = None;
-                let kind = Kind::try_from(frame.kind).map_err(End::Malformed)?;
-                self.take(filter, kind, frame.payload)?;
-            }
-            self.ctx.flush().map_err(broken)?;
             let in_message = self.stage.in_message();
             if self.link.shutdown().ends(in_message) {
                 return Err(End::Shutdown);
             }
-            match self.link.receive(inbox, in_message, &mut self.frame_deadline) {
+            match self.link.receive(inbox, patience, in_message, &mut self.frame_deadline) {
                 Arrival::Bytes => {}
                 Arrival::Silence => return Ok(()),
                 Arrival::Shutdown => return Err(End::Shutdown),
                 Arrival::Closed => return Err(End::Closed),
                 Arrival::TimedOut => return Err(End::TimedOut),
                 Arrival::Broken(error) => return Err(broken(error)),
+            }
+            while let Some(frame) = inbox.next_frame(self.max_payload).map_err(End::Frame)? {
+                self.frame_deadline = None;
+                let kind = Kind::try_from(frame.kind).map_err(End::Malformed)?;
+                self.take(filter, kind, frame.payload)?;
+            }
+            self.ctx.flush().map_err(broken)?;
+            if patience == Patience::None && inbox.is_empty() && !self.must_end() {
+                return Ok(());
             }
         }
     }
@@ -262,6 +272,7 @@ impl Session {
         self.agreement.map_or_else(|| filter.wants().off, |agreement| agreement.off())
     }
 
+    #[inline]
     fn forget_macros(&self, kind: Kind) {
         match kind {
             Kind::Negotiate => self.ctx.forget_macros(),
@@ -300,6 +311,7 @@ impl Session {
     }
 
     /// Answers a command as the verdict, the agreement and the stored reply say, and moves on.
+    #[inline]
     fn answer<F: Filter>(
         &mut self,
         filter: &F,
@@ -323,15 +335,21 @@ impl Session {
                 ),
             );
         }
-        match (verdict, kind) {
-            (Verdict::Accept, _) => self.stage = Stage::Helo,
-            (Verdict::Reject | Verdict::TempFail | Verdict::Discard, Kind::Rcpt | Kind::Unknown) => {}
-            (Verdict::Reject | Verdict::TempFail | Verdict::Discard, _) => self.stage = Stage::Helo,
-            _ => {}
+        let message_is_over = match verdict {
+            Verdict::Accept => true,
+            Verdict::Reject | Verdict::TempFail | Verdict::Discard => {
+                !matches!(kind, Kind::Rcpt | Kind::Unknown)
+            }
+            _ => false,
+        };
+        if message_is_over {
+            self.stage = Stage::Helo;
+            self.ctx.set_eom(false);
         }
         Ok(())
     }
 
+    #[inline]
     fn answer_for_filter(&self, kind: Kind, verdict: Verdict) -> Result<(), End> {
         let reply = match verdict {
             Verdict::Reject if self.ctx.answer_stored(true) => return Ok(()),

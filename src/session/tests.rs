@@ -129,14 +129,14 @@ impl Conversation {
     /// The MTA sends these bytes; the session takes them.
     fn say(&mut self, bytes: &[u8], buffers: &mut Buffers) -> Pause {
         self.mta.write_all(bytes).unwrap();
-        self.session.run(&self.filter, buffers, false)
+        self.session.run(&self.filter, buffers, Patience::Moment, false)
     }
 
     /// The MTA sends its last bytes and listens on; the session takes them and ends.
     fn say_last(&mut self, bytes: &[u8], buffers: &mut Buffers) {
         self.mta.write_all(bytes).unwrap();
         self.mta.shutdown(Half::Write).unwrap();
-        assert_eq!(self.session.run(&self.filter, buffers, false), Pause::Ended);
+        assert_eq!(self.session.run(&self.filter, buffers, Patience::Moment, false), Pause::Ended);
     }
 
     /// The kinds of all frames that the MTA has been sent so far and has not read yet.
@@ -354,7 +354,7 @@ fn a_silence_that_lasts_too_long_aborts_and_closes() {
     let mut conversation = Conversation::with_continuing_filter();
     let buffers = &mut Buffers::default();
     assert_eq!(conversation.say(&frames(&[OPTNEG, CONNECT, HELO, MAIL]), buffers), Pause::Silent);
-    assert_eq!(conversation.session.run(&conversation.filter, buffers, true), Pause::Ended);
+    assert_eq!(conversation.session.run(&conversation.filter, buffers, Patience::Moment, true), Pause::Ended);
     assert_eq!(conversation.seen(), "negotiate connect helo mail abort close");
 }
 
@@ -381,7 +381,10 @@ fn an_abort_ends_everything_once() {
         assert_eq!(conversation.say(&frames(commands), buffers), Pause::Silent);
         conversation.shutdown.abort();
         assert!(conversation.session.must_end());
-        assert_eq!(conversation.session.run(&conversation.filter, buffers, false), Pause::Ended);
+        assert_eq!(
+            conversation.session.run(&conversation.filter, buffers, Patience::Moment, false),
+            Pause::Ended
+        );
         assert!(conversation.seen().ends_with(end), "{}", conversation.seen());
     }
 }
@@ -405,10 +408,10 @@ fn a_broken_connection_is_noticed_even_when_nothing_is_left_to_say() {
     let mut session = Session::new(link.unwrap(), frame::DEFAULT_MAX_PAYLOAD);
     let buffers = &mut Buffers::default();
     (&mta).write_all(&frames(&[OPTNEG, CONNECT, HELO])).unwrap();
-    assert_eq!(session.run(&filter, buffers, false), Pause::Silent);
+    assert_eq!(session.run(&filter, buffers, Patience::Moment, false), Pause::Silent);
     ours.shutdown(Half::Write).unwrap();
     (&mta).write_all(&frames(&[MAIL])).unwrap();
-    assert_eq!(session.run(&filter, buffers, false), Pause::Ended);
+    assert_eq!(session.run(&filter, buffers, Patience::Moment, false), Pause::Ended);
     assert_eq!(filter.seen.lock().join(" "), "negotiate connect helo mail abort close");
 }
 
@@ -499,11 +502,28 @@ fn random_bytes_never_break_a_session() {
         let mut conversation = Conversation::new(moody(round));
         conversation.mta.write_all(&bytes).unwrap();
         conversation.mta.shutdown(Half::Write).unwrap();
-        assert_eq!(conversation.session.run(&conversation.filter, buffers, false), Pause::Ended);
+        assert_eq!(
+            conversation.session.run(&conversation.filter, buffers, Patience::Moment, false),
+            Pause::Ended
+        );
         check_order(&conversation.seen());
         conversation.heard();
         assert!(buffers.inbox.is_empty() && buffers.outbox.is_empty(), "{}", bytes.escape_ascii());
     }
+}
+
+/// Sends the bytes in pieces, then ends its sending.
+fn send_cut(mut mta: UnixStream, bytes: &[u8], cuts: &[usize]) {
+    let mut from = 0;
+    for &to in cuts.iter().chain([&bytes.len()]) {
+        // The session may end before all is sent.
+        if mta.write_all(&bytes[from..to]).is_err() {
+            return;
+        }
+        from = to;
+        std::thread::sleep(Duration::from_micros(20));
+    }
+    let _ = mta.shutdown(Half::Write);
 }
 
 #[test]
@@ -511,27 +531,25 @@ fn where_the_bytes_are_cut_makes_no_difference() {
     let mut dice = Dice(0x0063_7574);
     for round in 0..150 {
         let bytes = noise(&mut dice);
+        let cuts: Vec<usize> = (0..bytes.len()).filter(|_| dice.below(6) == 0).collect();
         let mut whole = Conversation::new(moody(round));
         whole.say_last(&bytes, &mut Buffers::default());
 
-        let mut pieces = Conversation::new(moody(round));
-        let mut mta = pieces.mta.try_clone().unwrap();
-        let cuts: Vec<usize> = (0..bytes.len()).filter(|_| dice.below(6) == 0).collect();
-        let sender = std::thread::spawn(move || {
-            let mut from = 0;
-            for to in cuts.into_iter().chain([bytes.len()]) {
-                // The session may end before all is sent.
-                if mta.write_all(&bytes[from..to]).is_err() {
-                    return;
+        // A thread of its own; and one that has other things to do whenever there is nothing to read.
+        for patience in [Patience::Moment, Patience::None] {
+            let mut pieces = Conversation::new(moody(round));
+            let mta = pieces.mta.try_clone().unwrap();
+            std::thread::scope(|scope| {
+                scope.spawn(|| send_cut(mta, &bytes, &cuts));
+                let buffers = &mut Buffers::default();
+                while pieces.session.run(&pieces.filter, buffers, patience, false) == Pause::Silent {
+                    assert!(buffers.inbox.is_empty() && buffers.outbox.is_empty());
+                    pieces.session.shrink();
+                    pieces.session.link().wait(true, pieces.session.link().silence_deadline());
                 }
-                from = to;
-                std::thread::sleep(Duration::from_micros(20));
-            }
-            let _ = mta.shutdown(Half::Write);
-        });
-        pieces.session.run_to_end(&pieces.filter, &mut Buffers::default());
-        sender.join().unwrap();
-        assert_eq!(pieces.seen(), whole.seen());
-        assert_eq!(pieces.heard(), whole.heard());
+            });
+            assert_eq!(pieces.seen(), whole.seen(), "{patience:?}");
+            assert_eq!(pieces.heard(), whole.heard(), "{patience:?}");
+        }
     }
 }

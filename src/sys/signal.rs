@@ -1,9 +1,7 @@
-//! Signal masks, and signals that are read from a descriptor: signalfd(2).
+//! Signal masks, and waiting for blocked signals.
 
-use super::{check, uninterrupted};
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 /// A set of signals.
 #[derive(Clone, Copy)]
@@ -62,40 +60,41 @@ impl Drop for Blocked {
     }
 }
 
-/// A descriptor from which blocked signals of the process are read.
-pub struct SignalSource(OwnedFd);
+/// A signal that a thread has waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Received {
+    /// Sent to the process.
+    Signal(libc::c_int),
+    /// Sent to the waiting thread, by [`wake`].
+    Woken,
+}
 
-impl SignalSource {
-    /// A source of these signals; they should be [`Blocked`].
-    ///
-    /// # Errors
-    /// No descriptor is to be had.
-    pub fn new(signals: &SignalSet) -> io::Result<Self> {
-        // SAFETY: the set is live; -1 asks for a new descriptor.
-        let fd = check(unsafe {
-            libc::signalfd(-1, &raw const signals.0, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK)
-        })?;
-        // SAFETY: the descriptor is new and nobody else's.
-        Ok(Self(unsafe { OwnedFd::from_raw_fd(fd) }))
-    }
-
-    /// The next signal that has arrived, if there is one.
-    pub fn take(&self) -> Option<libc::c_int> {
-        let mut info = MaybeUninit::<libc::signalfd_siginfo>::uninit();
-        let size = size_of::<libc::signalfd_siginfo>();
-        let read = uninterrupted(|| {
-            // SAFETY: the kernel writes one record of `size` bytes into a live variable.
-            super::check_size(unsafe { libc::read(self.0.as_raw_fd(), info.as_mut_ptr().cast(), size) })
-        });
-        // SAFETY: a whole record was written.
-        (read.ok()? == size).then(|| unsafe { info.assume_init() }.ssi_signo as libc::c_int)
+/// Waits for one of these signals, which should be [`Blocked`]. A thread that has one of them unblocked, with a
+/// handler, gets it first.
+pub fn wait(signals: &SignalSet) -> Received {
+    loop {
+        let mut info = MaybeUninit::<libc::siginfo_t>::uninit();
+        // SAFETY: the set is live; the call fills in `info`.
+        let signal = unsafe { libc::sigwaitinfo(&raw const signals.0, info.as_mut_ptr()) };
+        if signal == -1 {
+            continue; // interrupted by another signal
+        }
+        // SAFETY: the call succeeded.
+        let from_thread = unsafe { info.assume_init() }.si_code == libc::SI_TKILL;
+        return if from_thread { Received::Woken } else { Received::Signal(signal) };
     }
 }
 
-impl AsFd for SignalSource {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
-    }
+/// The calling thread's number, for [`wake`].
+pub fn thread_number() -> libc::pid_t {
+    // SAFETY: gettid has no preconditions.
+    unsafe { libc::gettid() }
+}
+
+/// Sends a signal to a thread of this process, so that its [`wait`] ends. Async-signal-safe.
+pub fn wake(thread: libc::pid_t, signal: libc::c_int) {
+    // SAFETY: tgkill takes numbers only. If there is no such thread in this process, nothing happens.
+    unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), thread, signal) };
 }
 
 /// Ignores SIGPIPE in the whole process.

@@ -17,11 +17,7 @@ impl Socket {
     /// # Errors
     /// As setsockopt(2).
     pub fn set_patience(&self, time: Duration) -> io::Result<()> {
-        let time = libc::timeval {
-            tv_sec: time.as_secs() as libc::time_t,
-            tv_usec: libc::suseconds_t::from(time.subsec_micros()),
-        };
-        set_option(self.0.as_raw_fd(), libc::SOL_SOCKET, libc::SO_RCVTIMEO, &time)
+        set_patience(self.0.as_raw_fd(), time)
     }
 
     /// Receives what has arrived, or waits for it: the number of bytes, 0 at the peer's end.
@@ -98,7 +94,15 @@ impl From<OwnedFd> for Socket {
     }
 }
 
-/// [`check_size`](super::check_size) for what syscall(2) returns.
+fn set_patience(fd: RawFd, time: Duration) -> io::Result<()> {
+    let time = libc::timeval {
+        tv_sec: time.as_secs() as libc::time_t,
+        tv_usec: libc::suseconds_t::from(time.subsec_micros()),
+    };
+    set_option(fd, libc::SOL_SOCKET, libc::SO_RCVTIMEO, &time)
+}
+
+/// The size that syscall(2) has returned, or the error that it set.
 ///
 /// send(3) and recv(3) are cancellation points, and pay for that with several times the instructions of the call
 /// itself; nobody cancels the threads of this library.
@@ -115,7 +119,7 @@ pub enum Address<'a> {
     Inet(SocketAddr),
 }
 
-/// A socket that MTAs connect to. Accepting never blocks.
+/// A socket that MTAs connect to.
 #[derive(Debug)]
 pub struct Listening(OwnedFd);
 
@@ -155,14 +159,13 @@ impl Listening {
         Ok(socket)
     }
 
-    /// Takes over a descriptor that this process inherited, if it is a listening stream socket.
+    /// Takes over a descriptor that this process inherited, and listens on it.
     ///
     /// # Errors
-    /// It is not open, not a socket, or does not listen.
-    pub fn inherit(fd: RawFd) -> io::Result<Self> {
-        if get_option(fd, libc::SO_TYPE)? != libc::SOCK_STREAM || get_option(fd, libc::SO_ACCEPTCONN)? == 0 {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a listening stream socket"));
-        }
+    /// It is not open, or not a socket that can listen.
+    pub fn inherit(fd: RawFd, backlog: libc::c_int) -> io::Result<Self> {
+        // SAFETY: listen takes numbers only.
+        check(unsafe { libc::listen(fd, backlog) })?;
         let domain = get_option(fd, libc::SO_DOMAIN)?;
         // SAFETY: the descriptor is open, and whoever configures `fd:` hands it over to the library.
         let socket = Self(unsafe { OwnedFd::from_raw_fd(fd) });
@@ -172,23 +175,34 @@ impl Listening {
         Ok(socket)
     }
 
-    /// Sets once what accepted connections inherit, and that accepting does not block.
+    /// Lets [`Self::accept`] wait for at most `time`.
+    ///
+    /// # Errors
+    /// As setsockopt(2).
+    pub fn set_patience(&self, time: Duration) -> io::Result<()> {
+        set_patience(self.0.as_raw_fd(), time)
+    }
+
+    /// Refuses connections from now on, in all processes that have the socket; a waiting [`Self::accept`] fails.
+    pub fn shut_down(&self) {
+        // SAFETY: shutdown takes numbers only. That it was shut down before is the only possible failure.
+        unsafe { libc::shutdown(self.0.as_raw_fd(), libc::SHUT_RDWR) };
+    }
+
+    /// Sets once what accepted connections inherit.
     fn prepare(&self, inet: bool) -> io::Result<()> {
         let fd = self.0.as_raw_fd();
         set_option(fd, libc::SOL_SOCKET, libc::SO_KEEPALIVE, &1)?;
         if inet {
             set_option(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY, &1)?;
         }
-        // SAFETY: fcntl with these commands takes numbers only.
-        let flags = check(unsafe { libc::fcntl(fd, libc::F_GETFL) })?;
-        // SAFETY: as above.
-        check(unsafe { libc::fcntl(fd, libc::F_SETFL, flags | libc::O_NONBLOCK) }).map(drop)
+        Ok(())
     }
 
-    /// Accepts one connection.
+    /// Accepts one connection, or waits for it.
     ///
     /// # Errors
-    /// `WouldBlock` when none waits; see accept(2).
+    /// `WouldBlock` when none comes in time; see accept(2).
     pub fn accept(&self) -> io::Result<Socket> {
         let fd = uninterrupted(|| {
             // SAFETY: NULL means that the peer's address is not wanted.

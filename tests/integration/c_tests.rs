@@ -86,7 +86,7 @@ fn functions_outside_of_callbacks() {
 /// A session with every callback in it, the abort of a message too.
 fn every_callback(mut mta: Mta) -> String {
     mta.negotiate(ACTIONS, STEPS)
-        .tell('D', b"Cj\0mail.example.org\0{client_addr}\0192.0.2.1\0{empty}\0\0{unpaired}\0")
+        .tell('D', b"Cj\0mail.example.org\0{client_addr}\x00192.0.2.1\0{empty}\0\0{unpaired}\0")
         .ask('C', b"client.example\x004\x12\x34192.0.2.1\0")
         .ask('H', b"client.example\0")
         .tell('D', b"M{i}\0QUEUEID\0{mail_addr}\0a@example.org\0")

@@ -28,6 +28,11 @@ const MFDEF_START: &str = "\
  */
 #ifndef _LIBMILTER_MFDEF_H
 #define _LIBMILTER_MFDEF_H 1
+
+/* The newest version of the protocol. */
+#ifndef SMFI_PROT_VERSION
+#define SMFI_PROT_VERSION 6
+#endif
 ";
 
 #[test]
@@ -170,6 +175,64 @@ fn macros_are_the_references() {
     for name in their_macros.keys().filter(|name| !is_constant(name)) {
         assert_eq!(their_macros[name], our_macros[name], "{name}");
     }
+}
+
+/// What sources may say before they include the header.
+const PREAMBLES: [&str; 22] = [
+    "typedef int bool;",
+    "typedef char bool;",
+    "typedef enum { false, true } bool;",
+    "#define bool int",
+    "#define bool char",
+    "#define true 1\n#define false 0",
+    "#define true (1)\n#define false (0)",
+    "#define bool int\n#define true 1\n#define false 0\n#define __bool_true_false_are_defined 1",
+    "#define SM_CONF_STDBOOL_H",
+    "#define SM_CONF_STDBOOL_H 0",
+    "#define SM_CONF_STDBOOL_H 1",
+    "#include <stdbool.h>\n#define SM_CONF_STDBOOL_H 1",
+    "#define __P(X) X",
+    "#define SM__P(X) X",
+    "#define _SOCK_ADDR struct sockaddr_storage",
+    "struct smfi_str;",
+    "typedef struct smfi_str SMFICTX;",
+    "#include <sys/cdefs.h>",
+    "#include <sys/socket.h>",
+    "#include <libmilter/mfdef.h>",
+    "#include <libmilter/mfapi.h>",
+    "#define _LIBMILTER_MFDEF_H 1",
+];
+
+#[test]
+fn sources_that_get_on_with_the_references_header_get_on_with_ours() {
+    let dir = temp_dir();
+    // A copy: of headers in a system directory the compiler would hide the warnings.
+    let reference = dir.path().join("libmilter");
+    fs::create_dir(&reference).unwrap();
+    for header in ["mfapi.h", "mfdef.h"] {
+        fs::copy(Path::new(REFERENCE).join("libmilter").join(header), reference.join(header)).unwrap();
+    }
+    let source = dir.path().join("source.c");
+    let compiles = |include: &Path, standard: &str| {
+        let mut command = Command::new("cc");
+        command.args(["-fsyntax-only", "-Werror", standard, "-I"]).arg(include).arg(&source);
+        command.output().unwrap().status.success()
+    };
+    let redefinitions = macros(Path::new(REFERENCE)).into_keys().map(|name| format!("#define {name} 12"));
+    let mut taken = 0;
+    for preamble in PREAMBLES.map(str::to_owned).into_iter().chain(redefinitions) {
+        let text = format!(
+            "{preamble}\n#include <libmilter/mfapi.h>\nint f(void) {{ return smfi_opensocket(1); }}\n"
+        );
+        fs::write(&source, text).unwrap();
+        for standard in ["-std=gnu89", "-std=gnu11"] {
+            if compiles(dir.path(), standard) {
+                assert!(compiles(&repository().join("include"), standard), "{standard}: {preamble}");
+                taken += 1;
+            }
+        }
+    }
+    assert!(taken > 20);
 }
 
 /// The compilers and the versions of the languages that sources in the wild are built with.

@@ -6,6 +6,11 @@
 mod abi;
 mod c_tests;
 mod engine;
+mod examples;
+mod filters;
 mod header;
+mod install;
+mod mail_servers;
+mod milter_send;
 mod support;
 mod wire;

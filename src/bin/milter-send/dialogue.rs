@@ -4,17 +4,26 @@ use std::borrow::Cow;
 use std::fmt::Write as _;
 
 use milter::mta::{Delivery, Disposition, Exchange, Omission, Outcome, Session, Verdict, flag_names};
-use milter::protocol::{MacroStage, Offer};
+use milter::protocol::{Kind, MacroStage, Offer};
 
 use super::options::Show;
 
 /// The dialogue on standard error.
-pub struct Dialogue(pub Show);
+pub struct Dialogue {
+    show: Show,
+    /// The command that was left out last: one line tells it for all that follow.
+    left_out: Option<Kind>,
+}
 
 impl Dialogue {
+    /// Tells as much as `show` says.
+    pub fn new(show: Show) -> Self {
+        Self { show, left_out: None }
+    }
+
     /// The two sides of the negotiation.
     pub fn negotiation(&self, offer: Offer, session: &Session) {
-        if self.0 < Show::Steps {
+        if self.show < Show::Steps {
             return;
         }
         let line = |version, actions: &str, steps: &str| {
@@ -31,15 +40,18 @@ impl Dialogue {
     }
 
     /// One exchange.
-    pub fn exchange(&self, exchange: &Exchange) {
-        if self.0 >= Show::Steps {
-            eprint!("{}", describe(exchange, self.0 >= Show::Macros));
+    pub fn exchange(&mut self, exchange: &Exchange) {
+        let left_out = matches!(exchange.outcome, Outcome::NotSent(_)).then_some(exchange.command);
+        let told = left_out.is_some() && left_out == self.left_out;
+        self.left_out = left_out;
+        if self.show >= Show::Steps && !told {
+            eprint!("{}", describe(exchange, self.show >= Show::Macros));
         }
     }
 
     /// What became of a message.
     pub fn delivery(&self, delivery: &Delivery) {
-        if self.0 >= Show::Result {
+        if self.show >= Show::Result {
             eprint!("{}", summarize(delivery));
         }
     }
@@ -53,15 +65,17 @@ fn describe(exchange: &Exchange, with_macros: bool) -> String {
             line(&format!("    {} = {}\n", printable(name), printable(value)));
         }
     }
-    let mark = if matches!(exchange.outcome, Outcome::NotSent(_)) { "- " } else { "" };
-    let head = format!("{mark}{:<8} {}", exchange.command.name(), printable(&exchange.argument));
+    let head = match exchange.outcome {
+        Outcome::NotSent(_) => format!("- {}", exchange.command.name()),
+        _ => format!("{:<8} {}", exchange.command.name(), printable(&exchange.argument)),
+    };
     line(head.trim_end());
     let detailed = exchange.progress > 0 || !exchange.changes.is_empty();
     if detailed {
         line("\n");
     }
     if exchange.progress > 0 {
-        line(&format!("    asked for more time, {} times\n", exchange.progress));
+        line(&format!("    asked for more time: {}\n", exchange.progress));
     }
     for change in &exchange.changes {
         line(&format!("  + {}\n", printable(change.to_string().as_bytes())));
@@ -181,7 +195,6 @@ fn printable(bytes: &[u8]) -> Cow<'_, str> {
 mod tests {
     use super::*;
     use milter::mta::Change;
-    use milter::protocol::Kind;
 
     fn exchange(command: Kind, argument: &[u8], outcome: Outcome) -> Exchange {
         let argument = argument.to_vec();
@@ -199,7 +212,7 @@ mod tests {
                 Kind::Body,
                 b"5 bytes",
                 Outcome::NotSent(Omission::Skipped),
-                "- BODY     5 bytes (not sent: the filter has seen enough)\n",
+                "- BODY (not sent: the filter has seen enough)\n",
             ),
             (Kind::Quit, b"", Outcome::NoneDue, "QUIT\n"),
         ] {
@@ -215,7 +228,7 @@ mod tests {
         last.macros = Some(vec![(b"i".to_vec(), b"Q1".to_vec())]);
         assert_eq!(
             describe(&last, true),
-            "    i = Q1\nBODYEOB\n    asked for more time, 2 times\n  + quarantine: why\n  -> accept\n"
+            "    i = Q1\nBODYEOB\n    asked for more time: 2\n  + quarantine: why\n  -> accept\n"
         );
     }
 

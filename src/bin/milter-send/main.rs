@@ -12,7 +12,6 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::SystemTime;
 
-use clap::Parser;
 use milter::mta::{
     Client, Delivery, Disposition, Envelope, Error, Exchange, HOST_NAME, Header, Link, MacroValues, Mailbox,
     Message, Player, Session, Submission,
@@ -64,7 +63,7 @@ impl From<&Delivery> for Exit {
 }
 
 fn main() -> ExitCode {
-    let options = Options::parse();
+    let options = Options::read();
     let messages = match read_messages(&options) {
         Ok(messages) => messages,
         Err(error) => {
@@ -156,17 +155,14 @@ fn submission<'a>(options: &Options, client: &Client, number: usize, message: &'
 
 /// The field that the MTA puts on top of a message.
 fn received(client: &Client, queue_id: &str, message: &Message) -> Header {
-    let address = client.address.text().unwrap_or_else(|| "unknown".to_owned());
     let fold = [message.line_end.as_bytes(), b"\t"].concat();
     let now = httpdate::fmt_http_date(SystemTime::now());
     let value = [
         &b" from "[..],
         &client.helo,
         b" (",
-        &client.name,
-        b" [",
-        address.as_bytes(),
-        b"])",
+        &client.name_and_address(),
+        b")",
         &fold,
         b"by ",
         HOST_NAME.as_bytes(),
@@ -193,7 +189,7 @@ struct Output {
 impl Output {
     fn new(options: &Options) -> Self {
         Self {
-            dialogue: Dialogue(options.show),
+            dialogue: Dialogue::new(options.show),
             report: Report::new(options.socket.to_string()),
             json: options.json,
             with_message: !options.no_apply,

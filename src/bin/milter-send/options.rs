@@ -4,30 +4,37 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Parser, ValueEnum};
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser, ValueEnum};
 use milter::mta::{self, ClientAddress, FilterAddress, Like, MacroSetting};
 use milter::protocol::{Actions, Kind, Offer, Steps};
 
+/// The client, and its name, if there is no other wish.
+const DEFAULT_CLIENT: &str = "192.0.2.1:1025";
+const DEFAULT_NAME: &str = "client.example.com";
+
 const AFTER_HELP: &str = "\
-Dialogue (standard error): a line for each command that the filter gets, and behind the arrow its answer. A + marks \
-a change that the filter wants, a - a command that it does not get, and why. The resulting envelope is at the end. The \
-resulting message goes to standard output.
+Dialogue (standard error): a line for each command that the filter gets, with its answer behind the arrow. A + \
+marks a change that the filter wants, a - a command that it does not get, and why. Behind each message stands what \
+became of it, with the resulting envelope. The resulting message goes to standard output.
 
 Exit status: 0 accepted, 1 rejected, 2 usage, 3 tempfailed, 4 discarded, 5 accepted into quarantine, 6 the filter \
 broke the protocol, 7 no connection, no answer in time, or another I/O error. Of several messages the first one \
 that was not simply accepted decides.
 
 Examples:
-  milter-send inet:8891@localhost message.eml
-      What does my filter do with this message?
-  milter-send /run/filter.sock -f '<> BODY=8BITMIME' -t '<a@example.org>' -t '<b@example.org> NOTIFY=NEVER' mail.eml
-      A bounce to two recipients, with ESMTP arguments.
-  milter-send /run/filter.sock --client '[2001:db8::1]:1025' --client-name mail.example.com -m auth_authen=joe mail.eml
-      From an IPv6 client that has logged in.
-  milter-send /run/filter.sock --like sendmail --protocol 2 mail.eml
-      As an old Sendmail would do it.
-  milter-send /run/filter.sock --json mail.eml | jq .messages[0].disposition
-      For a test suite.";
+  What does my filter do with this message?
+      milter-send inet:8891@localhost message.eml
+  A bounce to two recipients, with ESMTP arguments:
+      milter-send /run/f.sock -f '<> BODY=8BITMIME' -t a@example.org \\
+          -t '<b@example.org> NOTIFY=NEVER' message.eml
+  From an IPv6 client that has logged in:
+      milter-send /run/f.sock --client '[2001:db8::1]:1025' \\
+          --client-name mail.example.com -m auth_authen=joe message.eml
+  As an old Sendmail would do it:
+      milter-send /run/f.sock --like sendmail --protocol 2 message.eml
+  For a test suite:
+      milter-send /run/f.sock --json message.eml | jq .messages[0].disposition";
 
 /// Plays SMTP sessions to a mail filter (milter), as a mail server would, and shows what it answers and what it
 /// makes of the message. No mail is sent.
@@ -52,16 +59,17 @@ pub struct Options {
     pub to: Vec<String>,
 
     /// The client's address: IPv4 or [IPv6], with or without :PORT, unix:PATH, or unknown
-    #[arg(long, value_name = "ADDRESS", default_value = "192.0.2.1:1025", value_parser = parse_client)]
+    #[arg(long, value_name = "ADDRESS", default_value = DEFAULT_CLIENT, value_parser = parse_client)]
     #[arg(help_heading = "Envelope and client")]
     pub client: ClientAddress,
 
-    /// The client's host name [default: localhost for a local client, else the address in brackets]
+    /// The client's host name [default: client.example.com for the default address, localhost for a local one,
+    /// else the address in brackets]
     #[arg(long, value_name = "NAME", help_heading = "Envelope and client")]
     pub client_name: Option<String>,
 
     /// What the client says in HELO
-    #[arg(long, value_name = "NAME", default_value = "client.example.com")]
+    #[arg(long, value_name = "NAME", default_value = DEFAULT_NAME)]
     #[arg(help_heading = "Envelope and client")]
     pub helo: String,
 
@@ -106,7 +114,9 @@ pub struct Options {
     #[arg(value_parser = clap::value_parser!(u32).range(1..), help_heading = "Course of the session")]
     pub repeat: u32,
 
-    /// Let each message come from a client of its own, still on one connection to the filter (QUIT_NC)
+    /// Let each message come from a client of its own, still on one connection to the filter (QUIT_NC). libmilter
+    /// heeds that only behind a message that its filter let pass; behind others the client stays. Not a habit of
+    /// Postfix
     #[arg(long, help_heading = "Course of the session")]
     pub quit_nc: bool,
 
@@ -168,6 +178,20 @@ pub enum AbortAfter {
 }
 
 impl Options {
+    /// Reads the command line; ends the program if it is no good.
+    pub fn read() -> Self {
+        let options = Self::parse();
+        if let Some(conflict) = options.conflict() {
+            Self::command().error(ErrorKind::ArgumentConflict, conflict).exit();
+        }
+        options
+    }
+
+    /// Options that are good each by itself but not together.
+    fn conflict(&self) -> Option<&'static str> {
+        (self.quit_nc && self.like == Habits::Postfix).then_some("--quit-nc needs --like sendmail")
+    }
+
     /// Whose habits.
     pub fn like(&self) -> Like {
         match self.like {
@@ -188,6 +212,7 @@ impl Options {
             |address: IpAddr| if address.is_loopback() { "localhost".into() } else { format!("[{address}]") };
         match (&self.client_name, &self.client) {
             (Some(name), _) => name.clone(),
+            (None, client) if parse_client(DEFAULT_CLIENT).as_ref() == Ok(client) => DEFAULT_NAME.to_owned(),
             (None, ClientAddress::Inet(address, _)) => local(IpAddr::V4(*address)),
             (None, ClientAddress::Inet6(address, _)) => local(IpAddr::V6(*address)),
             (None, ClientAddress::Unix(_)) => "localhost".to_owned(),
@@ -257,7 +282,6 @@ fn parse_flags<F: bitflags::Flags<Bits = u32>>(text: &str) -> Result<F, String> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
     use std::net::Ipv4Addr;
 
     fn options(arguments: &[&str]) -> Result<Options, clap::Error> {
@@ -300,6 +324,7 @@ mod tests {
         assert_eq!(name("192.0.2.7:25"), "[192.0.2.7]");
         assert_eq!(name("2001:db8::1"), "[2001:db8::1]");
         assert_eq!(name("unknown"), "unknown");
+        assert_eq!(options(&[]).unwrap().client_name(), "client.example.com");
         assert_eq!(options(&["--client-name", "a.example"]).unwrap().client_name(), "a.example");
     }
 
@@ -312,6 +337,12 @@ mod tests {
         let offer = options(&["--protocol", "4", "--actions", "ADDHDRS"]).unwrap().offer();
         assert_eq!((offer.version, offer.actions), (4, Actions::ADDHDRS));
         assert_eq!(offer.steps, mta::offer(4).steps);
+    }
+
+    #[test]
+    fn options_that_do_not_go_together() {
+        assert!(options(&["--quit-nc"]).unwrap().conflict().is_some());
+        assert!(options(&["--quit-nc", "--like", "sendmail"]).unwrap().conflict().is_none());
     }
 
     #[test]

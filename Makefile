@@ -1,0 +1,89 @@
+# Builds libmilter and what belongs to it; `make help` lists what can be made.
+
+# Where `make install` puts things; all below DESTDIR.
+PREFIX ?= /usr/local
+LIBDIR ?= $(PREFIX)/lib
+INCLUDEDIR ?= $(PREFIX)/include
+BINDIR ?= $(PREFIX)/bin
+MANDIR ?= $(PREFIX)/share/man
+DESTDIR ?=
+
+# The version in the name that programs ask the loader for. Debian's; Fedora has 1.0, Alpine 1.0.2, FreeBSD 6.
+SOVERSION ?= $(DEFAULT_SOVERSION)
+DEFAULT_SOVERSION = 1.0.1
+
+CARGO ?= cargo
+CARGOFLAGS ?= --locked
+CC ?= cc
+CFLAGS ?= -O2 -g
+INSTALL ?= install
+
+# Cargo's directory, and the profile to build: a package may prefer another one.
+TARGET ?= $(or $(CARGO_TARGET_DIR),target)
+PROFILE ?= release
+
+SONAME = libmilter.so.$(SOVERSION)
+BUILT = $(TARGET)/$(if $(filter dev,$(PROFILE)),debug,$(PROFILE))
+# Not set for the default: what plain `cargo build` has made then needs no second build.
+SONAME_SETTING = $(if $(filter-out $(DEFAULT_SOVERSION),$(SOVERSION)),LIBMILTER_SOVERSION=$(SOVERSION))
+EXAMPLES = add-header log-everything block-list edit-message
+# That of the API, as smfi_version tells it.
+VERSION = 1.0.1
+WARNINGS = -std=gnu11 -Wall -Wextra -Wpedantic -Werror
+
+.PHONY: all library examples demo check deps header install uninstall clean help
+
+all: library examples  ## the library in target/lib, milter-send, and the C examples
+
+library:  ## libmilter.so, libmilter.a and milter-send
+	$(SONAME_SETTING) $(CARGO) build $(CARGOFLAGS) --profile $(PROFILE) --target-dir $(TARGET)
+	rm -rf $(TARGET)/lib
+	mkdir -p $(TARGET)/lib
+	cp $(BUILT)/libmilter.so $(TARGET)/lib/$(SONAME)
+	ln -s $(SONAME) $(TARGET)/lib/libmilter.so
+	cp $(BUILT)/libmilter.a $(TARGET)/lib/
+
+examples: $(EXAMPLES:%=$(TARGET)/examples/%)  ## the filters of examples-c, in target/examples
+
+$(TARGET)/examples/%: examples-c/%.c include/libmilter/mfapi.h include/libmilter/mfdef.h | library
+	mkdir -p $(@D)
+	$(CC) $(CFLAGS) $(WARNINGS) -pthread -Iinclude $< -o $@ -L$(TARGET)/lib -lmilter
+
+demo: all  ## a filter of the examples changes a message, before your eyes
+	@examples-c/demo $(TARGET)
+
+deps:  ## what the tests need: Debian packages (as root) and sources
+	@tests/install-packages $(abspath $(TARGET))/sources
+
+check: deps all  ## every test
+	$(CARGO) test $(CARGOFLAGS) --target-dir $(TARGET)
+
+header:  ## include/libmilter/*.h, made anew from src/ffi
+	LIBMILTER_WRITE_HEADERS=1 $(CARGO) test $(CARGOFLAGS) --target-dir $(TARGET) --test integration header::
+
+# A program that is linked with -lmilter records $(SONAME); the other name is for the linker.
+install: library  ## to $(DESTDIR)$(PREFIX): library, headers, milter.pc, milter-send
+	$(INSTALL) -d $(DESTDIR)$(LIBDIR)/pkgconfig $(DESTDIR)$(INCLUDEDIR)/libmilter $(DESTDIR)$(BINDIR)
+	$(INSTALL) -m 755 $(BUILT)/libmilter.so $(DESTDIR)$(LIBDIR)/$(SONAME)
+	ln -sf $(SONAME) $(DESTDIR)$(LIBDIR)/libmilter.so
+	$(INSTALL) -m 644 $(BUILT)/libmilter.a $(DESTDIR)$(LIBDIR)/
+	$(INSTALL) -m 644 include/libmilter/mfapi.h include/libmilter/mfdef.h $(DESTDIR)$(INCLUDEDIR)/libmilter/
+	printf '%s\n' 'prefix=$(PREFIX)' 'libdir=$(LIBDIR)' 'includedir=$(INCLUDEDIR)' '' \
+		'Name: milter' 'Description: Mail filter library, a replacement for sendmail libmilter' \
+		'Version: $(VERSION)' 'Cflags: -I$${includedir} -I$${includedir}/libmilter' \
+		'Libs: -L$${libdir} -lmilter' 'Libs.private: -lgcc_s -lpthread -lm -ldl' \
+		>$(DESTDIR)$(LIBDIR)/pkgconfig/milter.pc
+	chmod 644 $(DESTDIR)$(LIBDIR)/pkgconfig/milter.pc
+	$(INSTALL) -m 755 $(BUILT)/milter-send $(DESTDIR)$(BINDIR)/
+
+uninstall:  ## takes back what install has put there
+	rm -f $(DESTDIR)$(LIBDIR)/$(SONAME) $(DESTDIR)$(LIBDIR)/libmilter.so $(DESTDIR)$(LIBDIR)/libmilter.a \
+		$(DESTDIR)$(LIBDIR)/pkgconfig/milter.pc $(DESTDIR)$(BINDIR)/milter-send \
+		$(DESTDIR)$(INCLUDEDIR)/libmilter/mfapi.h $(DESTDIR)$(INCLUDEDIR)/libmilter/mfdef.h
+	-rmdir $(DESTDIR)$(INCLUDEDIR)/libmilter
+
+clean:  ## everything that was built
+	$(CARGO) clean --target-dir $(TARGET)
+
+help:  ## this list
+	@sed -n 's/^\([a-z-]*\):.*  ## /\1\t/p' Makefile | expand -t 14

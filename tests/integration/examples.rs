@@ -1,0 +1,188 @@
+//! The C filters in `examples-c/`, each with sessions that show all it does, on the reference and on ours: what
+//! `milter-send` tells of the two must be equal, and what the examples promise must be in it.
+
+use crate::support::{Daemon, Library, compile_c, milter_send, repository, temp_dir, wait_until};
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+/// A message for a session of milter-send, its options, and the exit status that they shall lead to.
+struct Session {
+    message: &'static str,
+    options: &'static [&'static str],
+    status: i32,
+}
+
+/// Builds the example, plays the sessions to it on both libraries, and gives what was said, and then what the
+/// filter has printed, of which `last` is the end.
+#[track_caller]
+fn play(example: &str, sessions: &[Session], last: &str) -> String {
+    let dir = temp_dir();
+    let program = dir.path().join(example);
+    compile_c(&format!("examples-c/{example}.c"), &program);
+    let [reference, ours] = Library::BOTH.map(|library| {
+        // The directory's name is in what is printed, so it is the same for both.
+        let socket = dir.path().join("socket");
+        let _ = fs::remove_file(&socket);
+        let log = dir.path().join("log");
+        let filter = Daemon::start(
+            library
+                .command(&program)
+                .arg(format!("unix:{}", socket.display()))
+                .stdout(fs::File::create(&log).unwrap()),
+        );
+        wait_until("the filter's socket", || socket.exists());
+        let said: String = sessions.iter().map(|session| send(&socket, session)).collect();
+        wait_until("the filter's last word", || fs::read_to_string(&log).unwrap().ends_with(last));
+        filter.signal(libc::SIGKILL);
+        said + &fs::read_to_string(log).unwrap()
+    });
+    assert_eq!(reference, ours);
+    ours
+}
+
+/// Lets milter-send play one session; its dialogue, and the message that comes out.
+fn send(socket: &Path, session: &Session) -> String {
+    let output = Command::new(milter_send())
+        .arg(socket)
+        .arg(repository().join(session.message))
+        .args(["--show", "macros", "--no-received"])
+        .args(session.options)
+        .output()
+        .unwrap();
+    let said =
+        [output.stderr, output.stdout].map(|text| String::from_utf8_lossy(&text).into_owned()).concat();
+    assert_eq!(output.status.code(), Some(session.status), "{:?}:\n{said}", session.options);
+    said
+}
+
+/// Checks that all of these stand in the text.
+#[track_caller]
+fn contains(text: &str, wanted: &[&str]) {
+    for wanted in wanted {
+        assert!(text.contains(wanted), "{wanted:?} is not in:\n{text}");
+    }
+}
+
+const DEMO: &str = "examples-c/demo.eml";
+
+#[test]
+fn add_header() {
+    let said =
+        play("add-header", &[Session { message: DEMO, options: &["-m", "j=mx.example.org"], status: 0 }], "");
+    contains(&said, &["X-Filtered-By: add-header on mx.example.org\n"]);
+}
+
+#[test]
+fn log_everything() {
+    let said = play(
+        "log-everything",
+        &[
+            Session {
+                message: DEMO,
+                options: &[
+                    "--unknown",
+                    "WHAT IS THIS",
+                    "-t",
+                    "<bob@example.org> NOTIFY=NEVER",
+                    "-m",
+                    "i=QUEUEID",
+                ],
+                status: 0,
+            },
+            Session {
+                message: DEMO,
+                options: &["--abort-after", "header", "--client", "[2001:db8::1]:25", "--like", "sendmail"],
+                status: 0,
+            },
+        ],
+        "\n2 close\n",
+    );
+    contains(
+        &said,
+        &[
+            "\n1 negotiate: actions 0x1ff, steps 0x1fffff\n",
+            "\n1 connect: [192.0.2.1], address 192.0.2.1\n",
+            "\n1 helo: client.example.com\n",
+            "\n1 unknown: WHAT IS THIS\n",
+            "\n1 mail: <sender@example.com>\n",
+            "\n1   macro i = QUEUEID\n",
+            "\n1 rcpt: <bob@example.org>\n",
+            "\n1   parameter NOTIFY=NEVER\n",
+            "\n1 data\n",
+            "\n1 header: Subject: Minutes of the meeting\n",
+            "\n1 end of header\n",
+            "\n1 body: 68 bytes\n",
+            "\n1 end of message\n",
+            "\n1 close\n",
+            "\n2 connect: ",
+            ", address 2001:db8::1\n",
+            "\n2 abort\n",
+        ],
+    );
+}
+
+#[test]
+fn block_list() {
+    let to = |options: &'static [&'static str], status| Session { message: DEMO, options, status };
+    let said = play(
+        "block-list",
+        &[
+            to(&[], 0),
+            to(&["--client", "192.0.2.66:25"], 1),
+            to(&["--client", "127.0.0.66:25"], 1),
+            to(&["--client-name", "mail.blocked.example"], 1),
+            to(&["--client-name", "mail.BUSY.example"], 3),
+            to(&["-f", "<x@blocked.example>"], 1),
+            to(&["-f", "<x@slow.example>"], 3),
+            to(&["-t", "<nobody@example.org>", "-t", "<retired@example.org>", "-t", "<bob@example.org>"], 0),
+            to(&["-t", "<full@example.org>"], 3),
+        ],
+        "",
+    );
+    contains(
+        &said,
+        &[
+            "554 5.7.1 Your address is on our block list",
+            "554-5.7.1 No mail from your network",
+            "554 5.7.1 Ask <postmaster> to be let in",
+            "421 4.7.0 Too many connections from your network",
+            "550-5.7.1 because of complaints by our users.",
+            "451 4.7.1 Too much mail from this sender, try again later",
+            "550 5.1.1 There is no such person",
+            "551 5.1.6 Try <successor@example.org>",
+            "452 4.2.2 This mailbox is full",
+        ],
+    );
+}
+
+#[test]
+fn edit_message() {
+    let said = play(
+        "edit-message",
+        &[
+            Session {
+                message: DEMO,
+                options: &["-t", "<bob@example.org>", "-t", "<drop@example.org>"],
+                status: 0,
+            },
+            Session { message: "c-tests/quarantine.eml", options: &["--repeat", "2"], status: 5 },
+        ],
+        "",
+    );
+    contains(
+        &said,
+        &[
+            "asked for more time",
+            "\nX-Edited-By: edit-message\n",
+            "\nSubject: [edited] Minutes of the meeting\n",
+            "+ delete header 2 of X-Internal\n  + delete header 1 of X-Internal\n",
+            "sender     <bounces@example.org>",
+            "recipient  <archive@example.org>",
+            "recipient  <audit@example.org> NOTIFY=NEVER",
+            "+ delete recipient <drop@example.org>",
+            "Ada\n-- \nedited by edit-message\n",
+            "quarantine",
+        ],
+    );
+}
