@@ -534,6 +534,7 @@ fn where_the_bytes_are_cut_makes_no_difference() {
         let cuts: Vec<usize> = (0..bytes.len()).filter(|_| dice.below(6) == 0).collect();
         let mut whole = Conversation::new(moody(round));
         whole.say_last(&bytes, &mut Buffers::default());
+        let (seen, heard) = (whole.seen(), whole.heard());
 
         // A thread of its own; and one that has other things to do whenever there is nothing to read.
         for patience in [Patience::Moment, Patience::None] {
@@ -548,8 +549,8 @@ fn where_the_bytes_are_cut_makes_no_difference() {
                     pieces.session.link().wait(true, pieces.session.link().silence_deadline());
                 }
             });
-            assert_eq!(pieces.seen(), whole.seen(), "{patience:?}");
-            assert_eq!(pieces.heard(), whole.heard(), "{patience:?}");
+            assert_eq!(pieces.seen(), seen, "{patience:?}");
+            assert_eq!(pieces.heard(), heard, "{patience:?}");
         }
     }
 }
