@@ -234,8 +234,6 @@ impl Context {
         // cannot be sent, nobody is there to see them.
         let _ = shared.flush();
         shared.link = None;
-        // A buffer that could not be sent must not reach the next session.
-        shared.outbox.clear();
         shared.macros = MacroStore::default();
         shared.macro_lists = Vec::new();
         shared.reply = None;

@@ -394,8 +394,6 @@ impl Session {
                 self.close(filter);
             }
         }
-        // What close has still sent: the MTA may have ended only its own sending.
-        let _ = self.ctx.flush();
         self.ctx.end();
     }
 
