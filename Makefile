@@ -9,7 +9,7 @@ MANDIR ?= $(PREFIX)/share/man
 DESTDIR ?=
 
 # The version in the name that programs ask the loader for. Debian's; Fedora has 1.0, Alpine 1.0.2, FreeBSD 6.
-SOVERSION ?= $(DEFAULT_SOVERSION)
+SOVERSION ?= $(or $(LIBMILTER_SOVERSION),$(DEFAULT_SOVERSION))
 DEFAULT_SOVERSION = 1.0.1
 
 CARGO ?= cargo

@@ -53,6 +53,8 @@ const CLOSING: u64 = 0;
 /// The server's handle on the threads.
 pub struct Engine<F: Filter> {
     shared: Arc<Shared<F>>,
+    /// What each thread has a copy of, to start more.
+    alive: Sender<Infallible>,
     /// Disconnected when the last thread has ended.
     ended: Receiver<Infallible>,
 }
@@ -137,11 +139,8 @@ impl<F: Filter> Engine<F> {
             reaper: Reaper::default(),
         });
         let (alive, ended) = crossbeam_channel::bounded(0);
-        let engine = Self { shared, ended };
-        let started = spawn(&engine.shared, &alive, Role::Watcher)
-            .and_then(|()| spawn(&engine.shared, &alive, Role::Acceptor));
-        drop(alive);
-        match started {
+        let engine = Self { shared, alive, ended };
+        match engine.restock() {
             Ok(()) => Ok(engine),
             Err(error) => {
                 engine.stop();
@@ -149,6 +148,19 @@ impl<F: Filter> Engine<F> {
                 Err(error)
             }
         }
+    }
+
+    /// Starts threads where none waits for work.
+    ///
+    /// # Errors
+    /// The system has no thread to give.
+    pub fn restock(&self) -> io::Result<()> {
+        for role in [Role::Watcher, Role::Acceptor] {
+            if self.shared.idle(role).load(Ordering::SeqCst) == 0 {
+                spawn(&self.shared, &self.alive, role)?;
+            }
+        }
+        Ok(())
     }
 
     /// How many sessions have not ended.
@@ -168,9 +180,14 @@ impl<F: Filter> Engine<F> {
         self.end_sessions();
     }
 
+    /// Sessions that are stuck in a callback end without another one.
+    pub fn abandon(&self) {
+        self.shared.shutdown.abandon();
+    }
+
     fn end_sessions(&self) {
         self.shared.listener.refuse();
-        self.shared.waiting_room.lock().nudge_ending(&self.shared.poller);
+        self.shared.waiting_room.lock().nudge_ending();
     }
 
     /// Ends sessions whose MTA was silent for too long; when to look again.
@@ -181,13 +198,14 @@ impl<F: Filter> Engine<F> {
         // from now on has nearly its whole timeout before it.
         let soonest = now + (silence / 64).clamp(Duration::from_millis(10), Duration::from_secs(1));
         let latest = now + silence.saturating_sub(MOMENT);
-        let next = self.shared.waiting_room.lock().expire(now, &self.shared.poller);
+        let next = self.shared.waiting_room.lock().expire(now);
         next.unwrap_or(latest).min(latest).max(soonest)
     }
 
     /// Ends all threads, and waits for them for at most `grace`. Threads that are stuck in a callback stay.
     pub fn finish(self, grace: Duration) {
         self.shared.closing.raise();
+        drop(self.alive);
         // Nothing is ever sent: the end of the last thread disconnects the channel.
         let _ = self.ended.recv_timeout(grace);
         self.shared.reaper.join();
@@ -221,6 +239,10 @@ fn work<F: Filter>(shared: &Arc<Shared<F>>, alive: &Sender<Infallible>, role: Ro
             Work::Connection(_) | Work::Session(_) => {
                 let last = idle.fetch_sub(1, Ordering::SeqCst) == 1;
                 let alone = last && spawn(shared, alive, role).is_err();
+                if alone {
+                    // If nobody receives it, the server is stopping.
+                    let _ = shared.events.send(Event::NoThread);
+                }
                 match work {
                     Work::Connection(socket) => shared.begin(socket, &mut buffers, alone),
                     Work::Session(token) => shared.take_up(token, &mut buffers),
@@ -323,6 +345,7 @@ impl<F: Filter> Shared<F> {
                 Ok(Pause::Ended) => break,
                 Err(Panicked) => {
                     log::error(self.filter.name(), format_args!("internal error, session ended"));
+                    seat.session.context().end();
                     *buffers = Buffers::default();
                     break;
                 }

@@ -228,7 +228,7 @@ impl Context {
     }
 
     /// The session is over: every later call fails, whoever still holds a pointer to this context.
-    pub(super) fn end(&self) {
+    pub(crate) fn end(&self) {
         self.ended.store(true, Ordering::Release);
         self.set_eom(false);
         self.actions.store(0, Ordering::Release);

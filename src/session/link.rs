@@ -94,6 +94,11 @@ impl Link {
         Instant::now() + self.timeouts.silence.saturating_sub(MOMENT)
     }
 
+    /// Hears nothing more from the MTA: the connection counts as readable from now on, and at its end.
+    pub fn stop_reading(&self) {
+        self.socket.stop_reading();
+    }
+
     /// The state that says when sessions end.
     pub fn shutdown(&self) -> &Shutdown {
         &self.shutdown

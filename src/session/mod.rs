@@ -330,8 +330,9 @@ impl Session {
             log::error(
                 filter.name(),
                 format_args!(
-                    "the {} callback returned {verdict:?} although no reply was agreed on",
-                    kind.name()
+                    "the {} callback returned {} although no reply was agreed on",
+                    kind.name(),
+                    verdict.to_raw()
                 ),
             );
         }
@@ -377,11 +378,13 @@ impl Session {
         }
         // If it fails, nobody is there to hear the replies.
         let _ = self.ctx.flush();
-        if self.stage.in_message() {
-            filter.abort(&self.ctx);
-        }
-        if self.open {
-            self.close(filter);
+        if !self.link.shutdown().has_abandoned() {
+            if self.stage.in_message() {
+                filter.abort(&self.ctx);
+            }
+            if self.open {
+                self.close(filter);
+            }
         }
         // What close has still sent: the MTA may have ended only its own sending.
         let _ = self.ctx.flush();

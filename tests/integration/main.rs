@@ -5,11 +5,12 @@
 
 mod abi;
 mod c_tests;
+mod engine;
 mod examples;
 mod filters;
 mod header;
 mod install;
-mod milter_send;
 mod mail_servers;
+mod milter_send;
 mod support;
 mod wire;
