@@ -53,7 +53,7 @@ demo: all  ## a filter of the examples changes a message, before your eyes
 	@examples-c/demo $(TARGET)
 
 deps:  ## what the tests need: Debian packages (as root) and sources
-	@tests/install-packages $(abspath $(TARGET))/sources
+	@tests/install-packages
 
 check: deps all  ## every test
 	$(CARGO) test $(CARGOFLAGS) --target-dir $(TARGET)

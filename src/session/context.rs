@@ -194,12 +194,9 @@ impl Context {
     /// Why sending failed, now or before.
     pub(super) fn flush(&self) -> Result<(), io::Error> {
         let shared = &mut *self.shared.lock();
-        match shared.flush() {
-            Ok(()) => Ok(()),
-            Err(_) => {
-                Err(shared.broken.as_ref().map_or(io::ErrorKind::NotConnected.into(), |e| e.kind().into()))
-            }
-        }
+        shared
+            .flush()
+            .map_err(|_| shared.broken.as_ref().map_or(io::ErrorKind::NotConnected, io::Error::kind).into())
     }
 
     /// Opens or closes the time for modifications.

@@ -202,7 +202,6 @@ impl Session {
                 format_args!("{command} with {length} bytes at stage {:?}", self.stage),
             );
         }
-        self.ctx.set_eom(false);
         if let Some(target) = Stage::of(kind) {
             if !self.clear_the_way(filter, target) {
                 return if kind == Kind::Quit { Err(End::Quit) } else { Ok(()) };
@@ -210,7 +209,7 @@ impl Session {
             if payload.is_empty() && kind.needs_payload() {
                 return Err(End::Malformed(Malformed::NoData(kind)));
             }
-            self.stage = target;
+            self.enter(target);
             self.open = true;
             self.forget_macros(kind);
         }
@@ -253,9 +252,12 @@ impl Session {
     /// Makes the move to `target` legal (contract 1.6); `false` if the command is to be dropped.
     #[inline]
     fn clear_the_way<F: Filter>(&mut self, filter: &F, target: Stage) -> bool {
-        if self.stage.is_followed_by(target) {
-            return true; // nearly always: the steps that are off need not be looked at
-        }
+        self.stage.is_followed_by(target) || self.make_legal(filter, target)
+    }
+
+    /// [`Self::clear_the_way`] when the steps that are switched off count, or the message has to end.
+    #[cold]
+    fn make_legal<F: Filter>(&mut self, filter: &F, target: Stage) -> bool {
         let off = self.off(filter);
         if self.stage.leads_to(target, off) {
             return true;
@@ -264,8 +266,16 @@ impl Session {
         if self.stage.in_message() {
             filter.abort(&self.ctx);
         }
-        self.stage = Stage::Helo;
+        self.enter(Stage::Helo);
         self.stage.leads_to(target, off)
+    }
+
+    /// Moves on. The message can be changed as long as its end is the last stage that was entered: macro
+    /// frames enter none, and neither does a frame that turns out to be no command.
+    #[inline]
+    fn enter(&mut self, stage: Stage) {
+        self.stage = stage;
+        self.ctx.set_eom(stage == Stage::EndOfMessage);
     }
 
     fn off<F: Filter>(&self, filter: &F) -> Steps {
@@ -294,7 +304,6 @@ impl Session {
 
     /// A last piece of the body and the end of the message, answered together.
     fn end_of_message<F: Filter>(&self, filter: &F, piece: &mut [u8]) -> Verdict {
-        self.ctx.set_eom(true);
         if !piece.is_empty() && filter.has(Kind::Body) {
             match filter.body(&self.ctx, piece) {
                 Verdict::Continue | Verdict::Skip | Verdict::NoReply => {}
@@ -344,8 +353,7 @@ impl Session {
             _ => false,
         };
         if message_is_over {
-            self.stage = Stage::Helo;
-            self.ctx.set_eom(false);
+            self.enter(Stage::Helo);
         }
         Ok(())
     }

@@ -5,6 +5,7 @@
 
 mod abi;
 mod c_tests;
+mod differential;
 mod engine;
 mod examples;
 mod filters;
