@@ -186,7 +186,7 @@ impl<F: Filter> Engine<F> {
     }
 
     fn end_sessions(&self) {
-        self.shared.listener.refuse();
+        self.shared.listener.refuse(self.shared.shutdown.alarm(false));
         self.shared.waiting_room.lock().nudge_ending();
     }
 

@@ -93,14 +93,19 @@ impl Listener {
     /// # Errors
     /// See accept(2).
     pub fn accept(&self, stopping: BorrowedFd<'_>) -> io::Result<Option<Socket>> {
-        if !self.is_exclusive {
-            // Nobody can end an accept on it without hurting the others, so it must not block for long.
-            let deadline = Instant::now() + LONGEST_WAIT;
-            if sys::wait(self.as_fd(), Interest::Read, stopping, deadline)? != Woken::Ready {
+        // Nobody can end an accept on a shared socket without hurting the others, so it must not block for long.
+        if !self.is_exclusive && !self.somebody_waits(stopping)? {
+            return Ok(None);
+        }
+        let mut accepted = self.socket.accept();
+        if accepted.as_ref().is_err_and(lacks_descriptor) {
+            // accept(2) wants a descriptor before it looks whether anybody waits. If nobody does, there is no harm.
+            if !self.somebody_waits(stopping)? {
                 return Ok(None);
             }
+            accepted = self.socket.accept();
         }
-        match self.socket.accept() {
+        match accepted {
             Ok(socket) => Ok(Some(socket)),
             Err(error) => match error.kind() {
                 io::ErrorKind::WouldBlock | io::ErrorKind::ConnectionAborted => Ok(None),
@@ -109,12 +114,25 @@ impl Listener {
         }
     }
 
-    /// Refuses connections from now on, and ends the waits of [`Self::accept`].
-    pub fn refuse(&self) {
+    fn somebody_waits(&self, stopping: BorrowedFd<'_>) -> io::Result<bool> {
+        let deadline = Instant::now() + LONGEST_WAIT;
+        Ok(sys::wait(self.as_fd(), Interest::Read, stopping, deadline)? == Woken::Ready)
+    }
+
+    /// Refuses connections from now on, and ends the waits of [`Self::accept`]; `stopping` is readable. On a socket
+    /// that others listen on too, they go on.
+    pub fn refuse(&self, stopping: BorrowedFd<'_>) {
         if self.is_exclusive {
             self.socket.shut_down();
+        } else {
+            self.socket.let_go(stopping);
         }
     }
+}
+
+/// Whether there are too many open files, in this process or in the system.
+fn lacks_descriptor(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
 }
 
 impl AsFd for Listener {

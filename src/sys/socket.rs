@@ -189,6 +189,13 @@ impl Listening {
         unsafe { libc::shutdown(self.0.as_raw_fd(), libc::SHUT_RDWR) };
     }
 
+    /// Gives up this process's share of the socket: if no other process has it, it refuses connections. The number
+    /// of the descriptor stays taken, by a copy of `substitute`, because other threads may be about to use it.
+    pub fn let_go(&self, substitute: BorrowedFd<'_>) {
+        // SAFETY: dup3 takes numbers only, and both descriptors are open. It needs no new one, so it can't fail.
+        unsafe { libc::dup3(substitute.as_raw_fd(), self.0.as_raw_fd(), libc::O_CLOEXEC) };
+    }
+
     /// Sets once what accepted connections inherit.
     fn prepare(&self, inet: bool) -> io::Result<()> {
         let fd = self.0.as_raw_fd();

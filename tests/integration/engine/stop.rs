@@ -31,12 +31,18 @@ fn without_sessions_everything_stops_it() {
     on_both(|library| {
         // In the reference, smfi_stop in a signal handler has no effect.
         let handler = (library == Library::Ours).then_some(libc::SIGUSR2);
-        for signal in [libc::SIGTERM, libc::SIGHUP, libc::SIGINT].into_iter().chain(handler) {
-            let mut filter = Filter::start(library, &["register", "stop-on-usr2", SERVE[1], "main"]);
+        let signals = [libc::SIGTERM, libc::SIGHUP, libc::SIGINT].into_iter().chain(handler);
+        // All at once, because each stop takes the reference nearly five seconds.
+        let mut filters: Vec<(i32, Filter)> = signals
+            .map(|signal| (signal, Filter::start(library, &["register", "stop-on-usr2", SERVE[1], "main"])))
+            .collect();
+        for (signal, filter) in &filters {
             // A session that has come and gone shows that it serves.
-            Mta::greet(&filter).quit();
+            Mta::greet(filter).quit();
             filter.wait_for("close 1");
-            filter.daemon.signal(signal);
+            filter.daemon.signal(*signal);
+        }
+        for (signal, filter) in &mut filters {
             let output = filter.end();
             assert_eq!(output.last().unwrap(), "main 0", "{library:?}, signal {signal}: {output:#?}");
             assert_eq!(filter.log(), [""; 0], "{library:?}, signal {signal}");
@@ -101,6 +107,22 @@ fn a_message_under_way_may_finish() {
         assert!(place(&output, "close 2") < place(&output, "close 1"), "{order}: {output:#?}");
         assert!(place(&output, "close 1") < place(&output, "main 0"), "{order}: {output:#?}");
         assert_eq!(filter.count("abort"), 0, "{order}: {output:#?}");
+    }
+}
+
+/// Daemons fork between smfi_opensocket and smfi_main: the socket is their parent's too, until that has gone.
+#[test]
+fn a_daemon_refuses_new_connections_as_well() {
+    for steps in [&["open=0", "daemonise"][..], &["daemonise"]] {
+        let mut filter = Filter::start(Library::Ours, &[&["register", SERVE[1]], steps, &["main"]].concat());
+        let mut mta = Mta::order(&filter, "message");
+        mta.begin_message();
+        filter.daemon.signal(libc::SIGTERM);
+        wait_until_refused(&filter);
+        assert_eq!(mta.end_message(b"body\r\n"), 'c', "{steps:?}");
+        assert!(mta.has_ended(), "{steps:?}");
+        assert_eq!(filter.end().last().unwrap(), "main 0");
+        assert_eq!((filter.count("close 1"), filter.count("abort")), (1, 0), "{steps:?}");
     }
 }
 
@@ -223,36 +245,36 @@ fn signals_of_the_filter_are_left_alone() {
 
 #[test]
 fn the_socket_file_stays_with_root_and_goes_otherwise() {
-    on_both(|library| {
+    let mut filters = Vec::new();
+    for library in Library::BOTH {
         for (id, stays) in [(0, true), (NOBODY, false)] {
-            // A writable directory, and a socket that was opened while the filter was still root.
-            let become_someone = format!("become={id}");
-            let mut filter = Filter::start(
-                library,
-                &["register", SERVE[1], "wait={dir}/go", "open=0", &become_someone, "main"],
-            );
-            fs::set_permissions(filter.dir.path(), fs::Permissions::from_mode(0o777)).unwrap();
-            fs::write(filter.file("go"), "").unwrap();
-            filter.wait_for("open 0");
+            let filter = open_then_become(library, id);
             // Nobody else may connect to root's socket, but this process is root.
             Mta::greet(&filter).quit();
             filter.daemon.signal(libc::SIGTERM);
-            filter.end();
-            assert_eq!(filter.file("s").exists(), stays, "{library:?} as {id}");
+            filters.push((library, id, stays, filter));
         }
-    });
+    }
+    for (library, id, stays, mut filter) in filters {
+        filter.end();
+        assert_eq!(filter.file("s").exists(), stays, "{library:?} as {id}");
+    }
+}
+
+/// A filter that opens its socket as root, in a directory that is writable for all, and serves as somebody else.
+fn open_then_become(library: Library, id: u32) -> Filter {
+    let become_someone = format!("become={id}");
+    let filter =
+        Filter::start(library, &["register", SERVE[1], "wait={dir}/go", "open=0", &become_someone, "main"]);
+    fs::set_permissions(filter.dir.path(), fs::Permissions::from_mode(0o777)).unwrap();
+    fs::write(filter.file("go"), "").unwrap();
+    filter
 }
 
 /// Contract 3, entry 13.
 #[test]
 fn a_successors_socket_file_stays() {
-    let become_nobody = format!("become={NOBODY}");
-    let mut filter = Filter::start(
-        Library::Ours,
-        &["register", SERVE[1], "wait={dir}/go", "open=0", &become_nobody, "main"],
-    );
-    fs::set_permissions(filter.dir.path(), fs::Permissions::from_mode(0o777)).unwrap();
-    fs::write(filter.file("go"), "").unwrap();
+    let mut filter = open_then_become(Library::Ours, NOBODY);
     Mta::greet(&filter).quit();
     fs::remove_file(filter.file("s")).unwrap();
     let successor = UnixListener::bind(filter.file("s")).unwrap();
