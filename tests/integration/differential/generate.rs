@@ -239,9 +239,7 @@ impl<'a> Generator<'a> {
                 &[&b"<a@b.example>\0"[..], b"<>\0", b"<a@b.example>\0SIZE=100\0BODY=8BITMIME\0"],
             ),
             (b'R', false) => pick(self.rng, &[&b"<c@d.example>\0"[..], b"<c@d.example>\0NOTIFY=NEVER\0"]),
-            (b'M' | b'R', true) => {
-                pick(self.rng, &[&b"x"[..], b"x\0y", b"\0", b"\0\0", b"a\0\0b\0", b""])
-            }
+            (b'M' | b'R', true) => pick(self.rng, &[&b"x"[..], b"x\0y", b"\0", b"\0\0", b"a\0\0b\0", b""]),
             (b'L', false) => pick(
                 self.rng,
                 &[
@@ -530,7 +528,10 @@ impl<'a> Generator<'a> {
     /// smfi_setreply or smfi_setmlreply.
     fn reply(&mut self, bad: bool) -> Op {
         let code: Option<&[u8]> = if bad {
-            *pick(self.rng, &[&None, &Some(&b"45x"[..]), &Some(b"600"), &Some(b"5550"), &Some(b""), &Some(b"55")])
+            *pick(
+                self.rng,
+                &[&None, &Some(&b"45x"[..]), &Some(b"600"), &Some(b"5550"), &Some(b""), &Some(b"55")],
+            )
         } else {
             Some(pick(self.rng, &[&b"550"[..], b"554", b"451", b"421"]))
         };

@@ -167,7 +167,8 @@ fn play_many(program: &Path, ours: &Path, seed: u64, count: u64, patience: Durat
 fn the_reference_agrees_with_itself() {
     let dir = temp_dir();
     let program = probe_program(dir.path());
-    let tally = play_many(&program, Library::Reference.dir(), setting("LIBMILTER_DIFF_SEED", 1), 500, PATIENCE);
+    let tally =
+        play_many(&program, Library::Reference.dir(), setting("LIBMILTER_DIFF_SEED", 1), 500, PATIENCE);
     if let Some(failure) = tally.failure {
         panic!("the reference differs from itself; {failure}");
     }

@@ -203,7 +203,13 @@ pub const SHAPES: [Shape; 9] = [
     },
     Shape { name: "no negotiate", callbacks: ALL & !Callback::Negotiate.bit(), flags: 0x3f, ..PLAIN },
     Shape { name: "version 2", version: 2, flags: 0x0f, ..PLAIN },
-    Shape { name: "version 3, no eoh", version: 3, flags: 0x0f, callbacks: ALL & !Callback::Eoh.bit(), ..PLAIN },
+    Shape {
+        name: "version 3, no eoh",
+        version: 3,
+        flags: 0x0f,
+        callbacks: ALL & !Callback::Eoh.bit(),
+        ..PLAIN
+    },
     Shape {
         name: "version 4, no connect, eom, abort",
         version: 4,
