@@ -200,7 +200,11 @@ static sfsistat at_mail(SMFICTX *ctx, char **argv) { return (void)argv, all(ctx,
 static sfsistat at_rcpt(SMFICTX *ctx, char **argv) { return (void)argv, all(ctx, "rcpt"); }
 
 /* A header line. */
-static sfsistat at_header(SMFICTX *ctx, char *name, char *value) { return (void)name, (void)value, all(ctx, "header"); }
+static sfsistat at_header(SMFICTX *ctx, char *name, char *value)
+{
+    (void)name, (void)value;
+    return all(ctx, "header");
+}
 
 /* The end of the header. */
 static sfsistat at_eoh(SMFICTX *ctx) { return all(ctx, "eoh"); }
@@ -231,15 +235,18 @@ static sfsistat at_close(SMFICTX *ctx)
 /* Serves. */
 int main(int argc, char **argv)
 {
-    struct smfiDesc filter = {"callbacks", SMFI_VERSION, 0,       at_connect, at_helo,  at_mail,    at_rcpt, at_header,
-                              at_eoh,      at_body,      at_eom,  at_abort,   at_close, at_unknown, at_data, at_negotiate};
+    struct smfiDesc filter = {
+        "callbacks", SMFI_VERSION, 0,      at_connect, at_helo,  at_mail,    at_rcpt, at_header,
+        at_eoh,      at_body,      at_eom, at_abort,   at_close, at_unknown, at_data, at_negotiate,
+    };
 
     if (argc != 3)
         return 2;
     filter.xxfi_flags = strtoul(argv[2], NULL, 16);
     setenv("ACTIONS", argv[2], 1);
     memset(long_line, 'x', 980);
-    if (smfi_register(filter) != MI_SUCCESS || smfi_setconn(argv[1]) != MI_SUCCESS || smfi_opensocket(1) != MI_SUCCESS)
+    if (smfi_register(filter) != MI_SUCCESS || smfi_setconn(argv[1]) != MI_SUCCESS ||
+        smfi_opensocket(1) != MI_SUCCESS)
         return 1;
     return smfi_main() == MI_SUCCESS ? 0 : 1;
 }

@@ -15,6 +15,9 @@
 
 #include <libmilter/mfapi.h>
 
+/* smfi_opensocket as callers compiled with another `bool` see it: only the low byte of the argument counts. */
+int opensocket_int(int) __asm__("smfi_opensocket");
+
 /* Begins a case: its body runs in a child; the parent reports how the child ended, unless well. */
 static int begin(const char *name)
 {
@@ -176,8 +179,9 @@ static void specs(void)
         "unix:a1", "UNIX:a2", "local:a3", "Local:a4", ":a5", "a6", "./a7", "unix:no/such/dir", "unix:", ":", "unix",
         "foo:bar", "inet:", "inet:0", "inet:x", "inet:99999", "inet:1x", "inet:@localhost", "inet:0@",
         "inet:0@127.0.0.1", "inet:0@[127.0.0.1]", "inet:0@localhost", "INET:0@127.0.0.1",
-        "inet:0@[::1]", "inet:0@[127.0.0.1", "inet:0@[localhost]", "inet6:0@::1", "inet6:0@[::1]", "inet6:0@[IPv6:::1]",
-        "inet6:0@[ipv6:::1]", "inet6:0@127.0.0.1", "inet6:0", "inet:-1", "inet: 0", "fd:", "fd:x", "fd:-1", "fd:77",
+        "inet:0@[::1]", "inet:0@[127.0.0.1", "inet:0@[localhost]", "inet6:0@::1", "inet6:0@[::1]",
+        "inet6:0@[IPv6:::1]", "inet6:0@[ipv6:::1]",
+        "inet6:0@127.0.0.1", "inet6:0", "inet:-1", "inet: 0", "fd:", "fd:x", "fd:-1", "fd:77",
     };
     char longest[256], name[64];
 
@@ -204,6 +208,11 @@ static void obstacles(void)
     CASE("a socket in the way, kept", reg(SMFI_VERSION); smfi_setconn("unix:b1"); say(smfi_opensocket(0)));
     CASE("a socket in the way, removed", reg(SMFI_VERSION); smfi_setconn("unix:b1"); say(smfi_opensocket(1));
          say_file("b1"));
+    make_socket("b6");
+    CASE("a socket in the way, kept, with noise in the upper bytes of bool", reg(SMFI_VERSION);
+         smfi_setconn("unix:b6"); say(opensocket_int(0x7fffff00)); say_file("b6"));
+    CASE("a socket in the way, removed, with noise in the upper bytes of bool", reg(SMFI_VERSION);
+         smfi_setconn("unix:b6"); say(opensocket_int(0x7fffff01)); say_file("b6"));
     close(open("b2", O_CREAT | O_WRONLY, 0600));
     CASE("a file in the way", reg(SMFI_VERSION); smfi_setconn("unix:b2"); say(smfi_opensocket(0));
          say(smfi_opensocket(1)); say_file("b2"));

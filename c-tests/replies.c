@@ -107,7 +107,7 @@ static int set(SMFICTX *ctx, int number)
     case 12:
         return smfi_setmlreply(ctx, "550", "5.7.1", "", "50% %s", "", (char *)NULL);
     case 13: /* nothing behind NULL counts */
-        return smfi_setmlreply(ctx, "550", "5.7.1", "one", (char *)NULL, "two", "three", "four", "five", (char *)NULL);
+        return smfi_setmlreply(ctx, "550", "5.7.1", "one", (char *)NULL, "two", "three", "four", (char *)NULL);
     case 14:
         return smfi_setmlreply(ctx, "550", "5.7.1", "one", "two", "three", (char *)NULL, (char *)1, (char *)2);
     case 15: /* a failed call leaves the reply before it */
@@ -136,7 +136,8 @@ int main(int argc, char **argv)
         return 2;
     for (int i = 0; i < 40; i++)
         snprintf(line[i], sizeof line[i], "line %d", i + 1);
-    if (smfi_register(filter) != MI_SUCCESS || smfi_setconn(argv[1]) != MI_SUCCESS || smfi_opensocket(1) != MI_SUCCESS)
+    if (smfi_register(filter) != MI_SUCCESS || smfi_setconn(argv[1]) != MI_SUCCESS ||
+        smfi_opensocket(1) != MI_SUCCESS)
         return 1;
     return smfi_main() == MI_SUCCESS ? 0 : 1;
 }

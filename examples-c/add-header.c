@@ -1,8 +1,8 @@
 /*
  * add-header: the smallest useful filter. It adds one header to every message and changes nothing else.
  *
- *     ./add-header unix:/run/add-header.sock        Postfix: smtpd_milters = unix:/run/add-header.sock
- *     ./add-header inet:8891@localhost              Sendmail: INPUT_MAIL_FILTER(`add-header', `S=inet:8891@localhost')
+ *     ./add-header unix:/run/f.sock           Postfix: smtpd_milters = unix:/run/f.sock
+ *     ./add-header inet:8891@localhost        Sendmail: INPUT_MAIL_FILTER(`f', `S=inet:8891@localhost')
  */
 #include <stdio.h>
 

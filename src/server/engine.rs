@@ -40,6 +40,9 @@ const REST: Duration = Duration::from_millis(100);
 /// At most one complaint about a shortage in this time.
 const COMPLAIN_EVERY: Duration = Duration::from_secs(10);
 
+/// At least one look for expired sessions in this time: the timeout may have been changed meanwhile.
+const LONGEST_LOOK: Duration = Duration::from_secs(60);
+
 /// How many contexts of ended sessions are kept, so that a late call of a filter's helper thread fails instead
 /// of reading freed memory.
 const REMEMBERED: usize = 256;
@@ -53,6 +56,8 @@ const CLOSING: u64 = 0;
 /// The server's handle on the threads.
 pub struct Engine<F: Filter> {
     shared: Arc<Shared<F>>,
+    /// What each thread has a copy of, to start more.
+    alive: Sender<Infallible>,
     /// Disconnected when the last thread has ended.
     ended: Receiver<Infallible>,
 }
@@ -61,7 +66,8 @@ struct Shared<F> {
     filter: F,
     settings: Settings,
     shutdown: Arc<Shutdown>,
-    listener: Listener,
+    /// `None` once the server stops.
+    listener: Mutex<Option<Arc<Listener>>>,
     poller: Epoll,
     waiting_room: Mutex<WaitingRoom>,
     remembered: Mutex<VecDeque<Arc<Context>>>,
@@ -121,7 +127,7 @@ impl<F: Filter> Engine<F> {
             filter,
             settings,
             shutdown: Arc::new(Shutdown::new()?),
-            listener,
+            listener: Mutex::new(Some(Arc::new(listener))),
             poller,
             waiting_room: Mutex::default(),
             remembered: Mutex::default(),
@@ -137,11 +143,8 @@ impl<F: Filter> Engine<F> {
             reaper: Reaper::default(),
         });
         let (alive, ended) = crossbeam_channel::bounded(0);
-        let engine = Self { shared, ended };
-        let started = spawn(&engine.shared, &alive, Role::Watcher)
-            .and_then(|()| spawn(&engine.shared, &alive, Role::Acceptor));
-        drop(alive);
-        match started {
+        let engine = Self { shared, alive, ended };
+        match engine.restock() {
             Ok(()) => Ok(engine),
             Err(error) => {
                 engine.stop();
@@ -149,6 +152,19 @@ impl<F: Filter> Engine<F> {
                 Err(error)
             }
         }
+    }
+
+    /// Starts threads where none waits for work.
+    ///
+    /// # Errors
+    /// The system has no thread to give.
+    pub fn restock(&self) -> io::Result<()> {
+        for role in [Role::Watcher, Role::Acceptor] {
+            if self.shared.idle(role).load(Ordering::SeqCst) == 0 {
+                spawn(&self.shared, &self.alive, role)?;
+            }
+        }
+        Ok(())
     }
 
     /// How many sessions have not ended.
@@ -168,9 +184,17 @@ impl<F: Filter> Engine<F> {
         self.end_sessions();
     }
 
+    /// Sessions that are stuck in a callback end without another one.
+    pub fn abandon(&self) {
+        self.shared.shutdown.abandon();
+    }
+
     fn end_sessions(&self) {
-        self.shared.listener.refuse();
-        self.shared.waiting_room.lock().nudge_ending(&self.shared.poller);
+        // An acceptor that waits, or is about to, closes the socket for good when it lets go of it.
+        if let Some(listener) = self.shared.listener.lock().take() {
+            listener.refuse();
+        }
+        self.shared.waiting_room.lock().nudge_ending();
     }
 
     /// Ends sessions whose MTA was silent for too long; when to look again.
@@ -180,14 +204,15 @@ impl<F: Filter> Engine<F> {
         // Each look costs time for every silent session, so there are not too many looks; a session that falls silent
         // from now on has nearly its whole timeout before it.
         let soonest = now + (silence / 64).clamp(Duration::from_millis(10), Duration::from_secs(1));
-        let latest = now + silence.saturating_sub(MOMENT);
-        let next = self.shared.waiting_room.lock().expire(now, &self.shared.poller);
+        let latest = now + silence.saturating_sub(MOMENT).min(LONGEST_LOOK);
+        let next = self.shared.waiting_room.lock().expire(now);
         next.unwrap_or(latest).min(latest).max(soonest)
     }
 
     /// Ends all threads, and waits for them for at most `grace`. Threads that are stuck in a callback stay.
     pub fn finish(self, grace: Duration) {
         self.shared.closing.raise();
+        drop(self.alive);
         // Nothing is ever sent: the end of the last thread disconnects the channel.
         let _ = self.ended.recv_timeout(grace);
         self.shared.reaper.join();
@@ -221,6 +246,10 @@ fn work<F: Filter>(shared: &Arc<Shared<F>>, alive: &Sender<Infallible>, role: Ro
             Work::Connection(_) | Work::Session(_) => {
                 let last = idle.fetch_sub(1, Ordering::SeqCst) == 1;
                 let alone = last && spawn(shared, alive, role).is_err();
+                if alone {
+                    // If nobody receives it, the server is stopping.
+                    let _ = shared.events.send(Event::NoThread);
+                }
                 match work {
                     Work::Connection(socket) => shared.begin(socket, &mut buffers, alone),
                     Work::Session(token) => shared.take_up(token, &mut buffers),
@@ -258,7 +287,8 @@ impl<F: Filter> Shared<F> {
     }
 
     fn wait_for_connection(&self) -> Work {
-        let accepted = self.listener.accept(self.shutdown.alarm(false));
+        let Some(listener) = self.listener.lock().clone() else { return Work::Over };
+        let accepted = listener.accept(self.shutdown.alarm(false));
         if self.shutdown.has_begun() {
             return Work::Over; // and a connection that came too late is closed
         }
@@ -271,8 +301,11 @@ impl<F: Filter> Shared<F> {
                 Work::Over
             }
             Err(error) => {
-                self.complain(format_args!("cannot accept a connection: {error}"));
-                self.rest();
+                // The system looks for a descriptor before it looks for a connection: perhaps nobody misses it.
+                if listener.is_wanted(self.shutdown.alarm(false)) {
+                    self.complain(format_args!("cannot accept a connection: {error}"));
+                    self.rest();
+                }
                 Work::Nothing
             }
         }
@@ -323,6 +356,7 @@ impl<F: Filter> Shared<F> {
                 Ok(Pause::Ended) => break,
                 Err(Panicked) => {
                     log::error(self.filter.name(), format_args!("internal error, session ended"));
+                    seat.session.context().end();
                     *buffers = Buffers::default();
                     break;
                 }

@@ -21,6 +21,9 @@ use std::time::{Duration, Instant};
 /// How long sessions may take to notice an abort before they count as stuck.
 const GRACE: Duration = Duration::from_secs(1);
 
+/// How long to wait before trying again to start a thread.
+const RETRY: Duration = Duration::from_millis(100);
+
 /// What the thread that called [`serve`] waits for.
 #[derive(Debug)]
 pub enum Event {
@@ -32,6 +35,8 @@ pub enum Event {
     ListenerBroken(io::Error),
     /// The last session has ended after a stop.
     Drained,
+    /// A thread could not be started, and nobody waits for work now.
+    NoThread,
 }
 
 /// Why a server could not start, or had to end.
@@ -74,8 +79,13 @@ pub fn serve<F: Filter>(filter: F, listener: Listener, settings: &Settings) -> R
 
 /// Waits for the reason to stop, and ends sessions whose MTA has been silent for too long.
 fn supervise<F: Filter>(engine: &Engine<F>, inbox: &Receiver<Event>) -> Result<(), Failure> {
+    let mut threads_wanted = false;
     loop {
-        let next_look = engine.expire_silent();
+        let mut next_look = engine.expire_silent();
+        if threads_wanted {
+            threads_wanted = engine.restock().is_err();
+            next_look = next_look.min(Instant::now() + RETRY);
+        }
         match inbox.recv_deadline(next_look) {
             Ok(Event::Stop) => break engine.stop(),
             Ok(Event::Abort) => break engine.abort(),
@@ -83,6 +93,7 @@ fn supervise<F: Filter>(engine: &Engine<F>, inbox: &Receiver<Event>) -> Result<(
                 engine.stop();
                 return Err(Failure::Listener(error));
             }
+            Ok(Event::NoThread) => threads_wanted = true,
             Ok(Event::Drained) | Err(RecvTimeoutError::Timeout) => {}
             // The engine holds a sender for as long as it lives.
             Err(RecvTimeoutError::Disconnected) => break,
@@ -102,6 +113,7 @@ fn drain<F: Filter>(engine: &Engine<F>, inbox: &Receiver<Event>, time: Duration,
             name,
             format_args!("{} sessions are stuck in a callback and are left behind", engine.live_sessions()),
         );
+        engine.abandon();
     }
 }
 

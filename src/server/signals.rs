@@ -75,6 +75,8 @@ impl Drop for Watch {
         // The thread does nothing but wait, so it ends at once.
         let _ = self.ended.recv();
         self.reaper.join();
+        // Whoever asked this server to stop did not mean the next one.
+        STOP_REQUESTED.store(false, Ordering::SeqCst);
     }
 }
 
@@ -88,6 +90,28 @@ fn forward(signals: &SignalSet, over: &AtomicBool, events: &Sender<Event>) {
             Received::Signal(libc::SIGINT) => drop(events.send(Event::Abort)),
             Received::Signal(_) => drop(events.send(Event::Stop)),
             Received::Woken => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crossbeam_channel::unbounded;
+    use std::time::Duration;
+
+    #[test]
+    fn a_stop_counts_for_one_server() {
+        let wait = Duration::from_secs(30);
+        for _ in 0..200 {
+            let (events, inbox) = unbounded();
+            request_stop();
+            let watch = watch(events).unwrap();
+            assert!(matches!(inbox.recv_timeout(wait), Ok(Event::Stop)), "asked before the start");
+            // Asked twice, and perhaps too late for the thread to see it.
+            request_stop();
+            drop(watch);
+            assert!(!STOP_REQUESTED.load(Ordering::SeqCst), "the next server must not stop for it");
         }
     }
 }

@@ -1,7 +1,6 @@
 //! Sessions whose MTA is silent: they need no thread, no buffers, only their place here and in the poller.
 
 use crate::session::Session;
-use crate::sys::Interest;
 use crate::sys::epoll::Epoll;
 use std::collections::HashMap;
 use std::io;
@@ -39,11 +38,7 @@ impl WaitingRoom {
         poller: &Epoll,
     ) -> Result<(), (Box<Seat>, io::Error)> {
         let fd = seat.session.link().as_fd();
-        let armed = if seat.registered {
-            poller.rearm(fd, Interest::Read, seat.token)
-        } else {
-            poller.add(fd, seat.token)
-        };
+        let armed = if seat.registered { poller.rearm(fd, seat.token) } else { poller.add(fd, seat.token) };
         if let Err(error) = armed {
             return Err((Box::new(seat), error));
         }
@@ -58,12 +53,12 @@ impl WaitingRoom {
     }
 
     /// Lets the poller report all sessions whose deadline has come; the next deadline after `now`.
-    pub fn expire(&mut self, now: Instant, poller: &Epoll) -> Option<Instant> {
+    pub fn expire(&mut self, now: Instant) -> Option<Instant> {
         let mut next = None;
         for (deadline, seat) in self.seats.values_mut().filter(|(_, seat)| !seat.expired) {
             if *deadline <= now {
                 seat.expired = true;
-                nudge(seat, poller);
+                nudge(seat);
             } else {
                 next = Some(next.map_or(*deadline, |next: Instant| next.min(*deadline)));
             }
@@ -72,17 +67,13 @@ impl WaitingRoom {
     }
 
     /// Lets the poller report all sessions that must end because the process stops.
-    pub fn nudge_ending(&self, poller: &Epoll) {
-        self.seats
-            .values()
-            .filter(|(_, seat)| seat.session.must_end())
-            .for_each(|(_, seat)| nudge(seat, poller));
+    pub fn nudge_ending(&self) {
+        self.seats.values().filter(|(_, seat)| seat.session.must_end()).for_each(|(_, seat)| nudge(seat));
     }
 }
 
-/// Makes a thread take the session up although there may be nothing to read: a connection can nearly always be
-/// written to, and if it can't now, it can when the MTA reads or goes.
-fn nudge(seat: &Seat, poller: &Epoll) {
-    // It can't fail: the descriptor is in the poller.
-    let _ = poller.rearm(seat.session.link().as_fd(), Interest::Write, seat.token);
+/// Makes a thread take the session up although there may be nothing to read: it is about to end, so it need not
+/// hear the MTA any more. (Asking for room to write would not do: there may be none until the MTA reads.)
+fn nudge(seat: &Seat) {
+    seat.session.link().stop_reading();
 }

@@ -27,6 +27,20 @@ pub enum Verdict {
 }
 
 impl Verdict {
+    /// The return value that it stands for.
+    pub fn to_raw(self) -> i32 {
+        match self {
+            Self::Continue => 0,
+            Self::Reject => 1,
+            Self::Discard => 2,
+            Self::Accept => 3,
+            Self::TempFail => 4,
+            Self::NoReply => 7,
+            Self::Skip => 8,
+            Self::Invalid(status) => status,
+        }
+    }
+
     /// Reads a callback's return value; every value has a meaning.
     pub fn from_raw(status: i32) -> Self {
         match status {
@@ -109,6 +123,7 @@ mod tests {
         assert_eq!(Verdict::from_raw(0), Verdict::Continue);
         assert_eq!(Verdict::from_raw(7), Verdict::NoReply);
         assert_eq!(Verdict::from_raw(8), Verdict::Skip);
+        assert!((-1..30).all(|status| Verdict::from_raw(status).to_raw() == status));
         for status in [-1, 5, 6, 9, 10, 11, 20, 21, 22, i32::MAX] {
             assert_eq!(Verdict::from_raw(status), Verdict::Invalid(status));
         }

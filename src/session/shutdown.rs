@@ -8,8 +8,9 @@ use std::sync::atomic::{AtomicU8, Ordering};
 const RUNNING: u8 = 0;
 const STOPPING: u8 = 1;
 const ABORTING: u8 = 2;
+const ABANDONED: u8 = 3;
 
-/// Running, then perhaps stopping, then perhaps aborting; never back.
+/// Running, then perhaps stopping, then perhaps aborting, then perhaps abandoned; never back.
 #[derive(Debug)]
 pub struct Shutdown {
     phase: AtomicU8,
@@ -37,6 +38,17 @@ impl Shutdown {
         self.phase.fetch_max(ABORTING, Ordering::SeqCst);
         self.stopping.raise();
         self.aborting.raise();
+    }
+
+    /// Nobody waits for the sessions any more that are stuck in a callback: when they come free, they end without
+    /// another callback.
+    pub fn abandon(&self) {
+        self.phase.store(ABANDONED, Ordering::SeqCst);
+    }
+
+    /// Whether the filter must not be called any more.
+    pub fn has_abandoned(&self) -> bool {
+        self.phase.load(Ordering::SeqCst) == ABANDONED
     }
 
     /// Whether a stop or an abort has begun.
@@ -72,5 +84,8 @@ mod tests {
         shutdown.abort();
         shutdown.stop();
         assert!(shutdown.ends(true), "an abort is not taken back");
+        assert!(!shutdown.has_abandoned());
+        shutdown.abandon();
+        assert!(shutdown.ends(true) && shutdown.has_abandoned());
     }
 }

@@ -1,6 +1,6 @@
 //! epoll(7) for several waiting threads: every registration fires once and wakes one of them.
 
-use super::{Interest, check, milliseconds};
+use super::{check, milliseconds};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::time::Duration;
@@ -41,12 +41,8 @@ impl Epoll {
     ///
     /// # Errors
     /// The descriptor is not in the set.
-    pub fn rearm(&self, fd: BorrowedFd<'_>, interest: Interest, token: u64) -> io::Result<()> {
-        let events = match interest {
-            Interest::Read => libc::EPOLLIN,
-            Interest::Write => libc::EPOLLOUT,
-        };
-        self.control(libc::EPOLL_CTL_MOD, fd, events | libc::EPOLLONESHOT, token)
+    pub fn rearm(&self, fd: BorrowedFd<'_>, token: u64) -> io::Result<()> {
+        self.control(libc::EPOLL_CTL_MOD, fd, libc::EPOLLIN | libc::EPOLLONESHOT, token)
     }
 
     /// Takes a descriptor out of the set.

@@ -58,6 +58,12 @@ impl Socket {
         })
     }
 
+    /// Receives nothing more: whoever waits for something to read is told so.
+    pub fn stop_reading(&self) {
+        // SAFETY: shutdown takes numbers only. It fails when the peer is gone, and then there is nothing more to read.
+        unsafe { libc::shutdown(self.0.as_raw_fd(), libc::SHUT_RD) };
+    }
+
     fn recv(&self, buffer: &mut [u8], flags: libc::c_int) -> io::Result<usize> {
         uninterrupted(|| {
             // SAFETY: the kernel writes at most `buffer.len()` bytes into a live, exclusively borrowed slice.

@@ -5,6 +5,10 @@ use crate::support::{Library, compile_c, release_dir, repository, run, stdout, t
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
+
+/// Held while `make` puts the library together in the build directory of the tests.
+static MAKING: Mutex<()> = Mutex::new(());
 
 /// `make` with the build directory of the tests, where all is built already.
 fn make(arguments: &[&str]) -> Command {
@@ -12,6 +16,12 @@ fn make(arguments: &[&str]) -> Command {
     command.arg("-C").arg(repository()).args(arguments);
     command.arg(format!("TARGET={}", release_dir().parent().unwrap().display()));
     command
+}
+
+/// Installs into `prefix`. One at a time: the installations share the directory where make puts the library together.
+pub fn install(prefix: &Path) {
+    let _alone = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
+    run(make(&["-s", "install"]).arg(format!("PREFIX={}", prefix.display())));
 }
 
 /// All files below a directory, relative to it, sorted.
@@ -32,7 +42,7 @@ fn files(root: &Path) -> Vec<String> {
 }
 
 /// What pkg-config says of the library that is installed in `prefix`.
-fn pkg_config(prefix: &Path, question: &str) -> Vec<String> {
+pub fn pkg_config(prefix: &Path, question: &str) -> Vec<String> {
     let answer = stdout(
         Command::new("pkg-config")
             .env("PKG_CONFIG_PATH", prefix.join("lib/pkgconfig"))
@@ -42,7 +52,7 @@ fn pkg_config(prefix: &Path, question: &str) -> Vec<String> {
 }
 
 /// The loader's entries of one kind, as `readelf -d` tells them.
-fn dynamic(file: &Path, kind: &str) -> Vec<String> {
+pub fn dynamic(file: &Path, kind: &str) -> Vec<String> {
     let entries = stdout(Command::new("readelf").env("LC_ALL", "C").args(["-d", "-W"]).arg(file));
     let of_kind = entries.lines().filter(|line| line.contains(kind));
     of_kind.map(|line| line.split_once('[').unwrap().1.trim_end_matches(']').to_owned()).collect()
@@ -51,6 +61,7 @@ fn dynamic(file: &Path, kind: &str) -> Vec<String> {
 // One test: the steps share the directory where make puts the library together.
 #[test]
 fn make_demo_install_and_uninstall() {
+    let alone = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
     let demo = stdout(&mut make(&["-s", "demo"]));
     assert!(demo.contains("X-Edited-By: edit-message"), "{demo}");
     assert!(demo.contains("+ delete recipient <drop@example.org>"), "{demo}");
@@ -77,7 +88,8 @@ fn make_demo_install_and_uninstall() {
     assert_eq!(files(&dir.path().join("stage")), Vec::<String>::new());
 
     let prefix = dir.path().join("prefix");
-    run(make(&["-s", "install"]).arg(format!("PREFIX={}", prefix.display())));
+    drop(alone);
+    install(&prefix);
     built_through_pkg_config(&prefix, dir.path());
     linked_statically(&prefix, dir.path());
 }

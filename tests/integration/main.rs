@@ -4,7 +4,10 @@
 //! The library under test is the release build (`cargo build --release` first; `make check` does it).
 
 mod abi;
+mod abi_types;
 mod c_tests;
+mod differential;
+mod engine;
 mod examples;
 mod filters;
 mod habits;
@@ -12,5 +15,7 @@ mod header;
 mod install;
 mod mail_servers;
 mod milter_send;
+mod opendkim;
+mod relink;
 mod support;
 mod wire;

@@ -98,6 +98,11 @@ pub fn temp_dir() -> tempfile::TempDir {
 /// Compiles one C program of the repository (`source` is relative to its root) against our header and
 /// links it with `-lmilter`; the loader decides at run time which library it gets.
 pub fn compile_c(source: &str, output: &Path) {
+    compile_c_with(source, output, &[]);
+}
+
+/// [`compile_c`] with more options.
+pub fn compile_c_with(source: &str, output: &Path, options: &[&str]) {
     run(Command::new("cc")
         .args(["-std=gnu11", "-O1", "-g", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-pthread", "-I"])
         .arg(repository().join("include"))
@@ -106,7 +111,8 @@ pub fn compile_c(source: &str, output: &Path) {
         .arg(output)
         .arg("-L")
         .arg(Library::Ours.dir())
-        .arg("-lmilter"));
+        .arg("-lmilter")
+        .args(options));
 }
 
 /// Runs a command to its end; fails the test, with all its output, unless it exits with 0.

@@ -49,6 +49,10 @@ fn amavisd_milter() {
         assert!(banned.verdict.contains("BANNED: application/octet-stream,setup.exe"), "{}", banned.verdict);
         let virus = send("virus", Mail { message: eicar(), ..Mail::default() });
         assert_eq!(virus.verdict, "discarded at BODYEOB");
+        let postfix = run.postfix(&filter);
+        let clean = postfix.send("clean", &Mail::default(), str::to_owned);
+        assert!(clean.message.contains("X-Virus-Scanned: amavis at example.com"), "{}", clean.message);
+        drop(postfix);
         run.record("end", filter.stop());
     });
 }

@@ -36,6 +36,12 @@ fn clamav_milter() {
         let log = run.dir().join("virus-log");
         wait_until("VirusAction", || log.exists());
         run.record("VirusAction", &fs::read_to_string(&log).unwrap());
+        let postfix = run.postfix(&filter);
+        let clean = postfix.send("clean", &Mail::default(), str::to_owned);
+        assert!(clean.message.contains("X-Virus-Status: Clean"), "{}", clean.message);
+        let refused = postfix.send("infected", &infected, str::to_owned);
+        assert_eq!(refused.verdict, "550 5.7.1 Infected by Test.EICAR.UNOFFICIAL\r\n");
+        drop(postfix);
         run.record("end", filter.stop());
     });
 }

@@ -24,6 +24,8 @@ fn dkimpy_milter() {
             let verified = run.send(title, &filter, &mail, without_time);
             assert!(verified.message.contains(result), "{}", verified.message);
         }
+        let signed = run.postfix(&filter).send("sign", &Mail::default(), without_time);
+        assert!(signed.message.contains("DKIM-Signature:"), "{}", signed.message);
         run.record("end", filter.stop());
     });
 }

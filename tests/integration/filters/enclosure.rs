@@ -56,14 +56,19 @@ impl Enclosure {
 
     /// Whether a process inside listens at the unix socket `path`.
     pub fn listens(&self, path: &Path) -> bool {
-        /// `__SO_ACCEPTCON` in the Flags column.
-        const LISTENING: &str = "00010000";
-        let sockets = fs::read_to_string(format!("/proc/{}/net/unix", self.server.pid())).unwrap();
-        sockets.lines().any(|line| {
-            let mut fields = line.split_whitespace().skip(3);
-            fields.next() == Some(LISTENING) && fields.nth(3) == path.to_str()
-        })
+        listens(&self.server.pid().to_string(), path)
     }
+}
+
+/// Whether somebody listens at the unix socket `path`, in the network of the process `pid` ("self" for this one).
+pub fn listens(pid: &str, path: &Path) -> bool {
+    /// `__SO_ACCEPTCON` in the Flags column.
+    const LISTENING: &str = "00010000";
+    let sockets = fs::read_to_string(format!("/proc/{pid}/net/unix")).unwrap();
+    sockets.lines().any(|line| {
+        let mut fields = line.split_whitespace().skip(3);
+        fields.next() == Some(LISTENING) && fields.nth(3) == path.to_str()
+    })
 }
 
 /// A file of `tests/filters/`.

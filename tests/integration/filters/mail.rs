@@ -42,7 +42,7 @@ pub fn text(body: &str) -> String {
         "From: Alice <alice@example.org>\n\
          To: Bob <bob@example.com>\n\
          Subject: Lunch\n\
-         Date: Fri, 20 Nov 2020 12:00:00 +0000\n\
+         Date: Tue, 20 Nov 2001 12:00:00 +0000\n\
          Message-ID: <lunch-1@example.org>\n\
          MIME-Version: 1.0\n\
          Content-Type: text/plain; charset=us-ascii\n\

@@ -80,6 +80,11 @@ fn mimedefang() {
         ] {
             assert_eq!(send(stage, mail).verdict, verdict, "{stage}");
         }
+        let postfix = run.postfix(&filter);
+        let mail = Mail { message: with_program(), ..Mail::default() };
+        let changed = postfix.send("changes", &mail, str::to_owned).message;
+        assert!(changed.contains("A file named setup.exe was removed."), "{changed}");
+        drop(postfix);
         run.record("end", filter.stop());
     });
 }

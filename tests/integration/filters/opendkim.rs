@@ -13,6 +13,8 @@ fn opendkim() {
         );
         let signed = run.send("sign", &sign, &Mail::default(), without_time);
         assert!(signed.message.contains("DKIM-Signature:"), "{}", signed.message);
+        let delivered = run.postfix(&sign).send("sign", &Mail::default(), without_time);
+        assert!(delivered.message.contains("DKIM-Signature:"), "{}", delivered.message);
         run.record("signer", sign.stop());
 
         let verify = run.start(
@@ -25,6 +27,11 @@ fn opendkim() {
         let altered = Mail { message: signed.message.replace("Friday", "Sunday"), ..Mail::default() };
         let refused = run.send("verify, altered", &verify, &altered, without_time);
         assert!(refused.verdict.starts_with("rejected (550 5.7.0 "), "{}", refused.verdict);
+        let postfix = run.postfix(&verify);
+        let verified = postfix.send("verify", &mail, without_time);
+        assert!(verified.message.contains("dkim=pass"), "{}", verified.message);
+        let refused = postfix.send("verify, altered", &altered, without_time);
+        assert!(refused.verdict.starts_with("550 5.7.0 "), "{}", refused.verdict);
         run.record("verifier", verify.stop());
     });
 }

@@ -23,6 +23,13 @@ fn opendmarc() {
         assert_eq!(bad.verdict, "rejected (550 5.7.1 rejected by DMARC policy for example.org) at BODYEOB");
         let history = fs::read_to_string(work.join("history")).unwrap();
         run.record("history", &mask(&history, "received ", "\n", "TIME"));
+
+        let postfix = run.postfix(&filter);
+        let good = postfix.send("allowed", &Mail::default(), str::to_owned);
+        assert!(good.message.contains("dmarc=pass (p=reject"), "{}", good.message);
+        let bad = postfix.send("from elsewhere", &elsewhere, str::to_owned);
+        assert_eq!(bad.verdict, "550 5.7.1 rejected by DMARC policy for example.org\r\n");
+        drop(postfix);
         run.record("end", filter.stop());
     });
 }

@@ -8,7 +8,7 @@ use super::enclosure::data;
 use super::mail::Mail;
 use super::process::Filter;
 use super::{Run, compare, path_text};
-use crate::support::{repository, run as execute, wait_until};
+use crate::support::{release_dir, run as execute, wait_until};
 
 #[test]
 fn pymilter() {
@@ -17,17 +17,20 @@ fn pymilter() {
         let script = data("every-call.py");
         let filter =
             run.start(run.filter("/usr/bin/python3").args(["-u", path_text(&script)]).arg(&socket), &socket);
-        let changed = send_all(run, filter);
+        let changed = send_all(run, &filter);
         for part in ["X-Added: at the end", "X-Inserted: at the top", "Subject: Changed", "A new body."] {
             assert!(changed.contains(part), "{part}: {changed}");
         }
+        let held = run.postfix(&filter).send_to_hold("changed", &Mail::default());
+        assert!(held.message.contains("Subject: Changed"), "{}", held.message);
+        run.record("end", filter.stop());
         own_tests(run);
     });
 }
 
-/// Sends a mail to every recipient for whom one of the scripts has an answer of its own, then stops the filter and
-/// records what it printed. Returns the message that was let through.
-pub fn send_all(run: &Run, filter: Filter) -> String {
+/// Sends a mail to every recipient for whom one of the scripts has an answer of its own, and records what
+/// it printed. Returns the message that was let through.
+pub fn send_all(run: &Run, filter: &Filter) -> String {
     let recipients = [
         "<bob@example.com>",
         "<raise@example.com>",
@@ -39,16 +42,14 @@ pub fn send_all(run: &Run, filter: Filter) -> String {
     ];
     let mut delivered = String::new();
     for (before, recipient) in recipients.into_iter().enumerate() {
-        let sent = run.send(recipient, &filter, &Mail { recipient, ..Mail::default() }, str::to_owned);
+        let sent = run.send(recipient, filter, &Mail { recipient, ..Mail::default() }, str::to_owned);
         if !sent.message.is_empty() {
             delivered = sent.message;
         }
         // The session's last lines must not mix with the next one's first.
         wait_until("close", || filter.log().lines().filter(|line| line.contains("close")).count() > before);
     }
-    let log = filter.log();
-    run.record("end", filter.stop());
-    run.record("log", &log);
+    run.record("log", &filter.log());
     delivered
 }
 
@@ -87,7 +88,7 @@ fn own_tests(run: &Run) {
 
 /// A source archive that `tests/install-packages` fetched.
 pub fn source(name: &str) -> PathBuf {
-    let path = repository().join("target/sources").join(name);
+    let path = release_dir().parent().unwrap().join("sources").join(name);
     assert!(path.exists(), "{} is missing: run `make deps`", path.display());
     path
 }

@@ -18,6 +18,8 @@ fn pyspf_milter() {
         let elsewhere = Mail { client: "192.0.2.77", ..Mail::default() };
         let refused = run.send("from elsewhere", &filter, &elsewhere, str::to_owned);
         assert!(refused.verdict.starts_with("rejected (550 5.7.23 "), "{}", refused.verdict);
+        let allowed = run.postfix(&filter).send("allowed", &Mail::default(), str::to_owned);
+        assert!(allowed.message.contains("spf=pass"), "{}", allowed.message);
         run.record("end", filter.stop());
     });
 }

@@ -58,6 +58,13 @@ fn spamass_milter() {
         let mail = Mail { message: forged, ..Mail::default() };
         let cleaned = run.send("forged", &filter, &mail, str::to_owned);
         assert!(!cleaned.message.contains("X-Spam-Flag: NO"), "{}", cleaned.message);
+        let postfix = run.postfix(&filter);
+        let ham = postfix.send("ham", &Mail::default(), str::to_owned);
+        assert!(ham.message.contains("X-Spam-Status: No"), "{}", ham.message);
+        let mail = Mail { message: gtube(), ..Mail::default() };
+        let spam = postfix.send("spam", &mail, str::to_owned);
+        assert_eq!(spam.verdict, "550 5.7.1 Blocked by SpamAssassin\r\n");
+        drop(postfix);
         run.record("end", filter.stop());
     });
 }

@@ -1,0 +1,132 @@
+//! Protocol errors (contract 1): each ends just its own session, with one line in the log.
+
+use super::{Filter, Mta, command, on_both};
+use crate::support::Library;
+use milter::protocol::Kind;
+
+/// What an error comes after.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum After {
+    Nothing,
+    Negotiation,
+    Client,
+    Message,
+    Data,
+}
+
+/// One protocol error: when it comes, the bytes, and words that its line in our log must hold.
+type Case = (After, Vec<u8>, &'static str);
+
+/// The errors that both libraries take for errors.
+fn common() -> Vec<Case> {
+    let mut cases: Vec<Case> = vec![
+        (After::Nothing, command(Kind::Negotiate, &[0; 11]), "11 bytes"),
+        (After::Nothing, command(Kind::Negotiate, &[0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1]), "version 1"),
+        (After::Nothing, vec![0, 0, 0, 1, b'Z'], "unknown command 'Z'"),
+        (After::Client, vec![0, 0, 0, 1, b'c'], "unknown command 'c'"),
+        (After::Message, vec![0, 0, 0, 1, 0], "unknown command '\\x00'"),
+        (After::Message, vec![0, 1, 0, 1, b'B'], "65536 bytes"),
+        (After::Client, vec![0x7f, 0xff, 0xff, 0xff, b'B'], "2147483646 bytes"),
+        (After::Message, command(Kind::Macro, b""), "MACRO without data"),
+        (After::Message, command(Kind::Body, b""), "BODY without data"),
+        (After::Message, command(Kind::Unknown, b""), "UNKNOWN without data"),
+        (After::Client, command(Kind::Mail, b""), "MAIL without data"),
+        (After::Client, command(Kind::Mail, b"<a@b>"), "MAIL whose string does not end with NUL"),
+        (After::Message, command(Kind::Rcpt, b""), "RCPT without data"),
+        (After::Message, command(Kind::Rcpt, b"<a@b>"), "RCPT whose string does not end with NUL"),
+        (After::Client, command(Kind::Helo, b""), "HELO without data"),
+    ];
+    for bad in [&b"a"[..], b"a\0", b"a\0b"] {
+        cases.push((After::Data, command(Kind::Header, bad), "not a name and a value"));
+    }
+    cases.push((After::Data, command(Kind::Header, b""), "HEADER without data"));
+    for (bad, words) in [
+        (&b""[..], "CONNECT without data"),
+        (b"host", "CONNECT whose string does not end with NUL"),
+        (b"h\x004\0\x19127.0.0.1", "CONNECT whose string does not end with NUL"),
+        (b"h\x004\0\x19no address\0", "bad address of family '4'"),
+        (b"h\x006\0\x19127.0.0.1\0", "bad address of family '6'"),
+        (b"h\0X\0\x19a\0", "bad address of family 'X'"),
+    ] {
+        cases.push((After::Negotiation, command(Kind::Connect, bad), words));
+    }
+    cases
+}
+
+/// The errors that the reference misses (contract 3, entry 2).
+fn ours_only() -> Vec<Case> {
+    vec![
+        (After::Client, vec![0, 0, 0, 0, b'H'], "length 0"),
+        (After::Message, vec![0x80, 0, 0, 0, b'B'], "2147483647 bytes"),
+        (After::Message, vec![0xff, 0xff, 0xff, 0xff, b'B'], "4294967294 bytes"),
+        (After::Negotiation, command(Kind::Connect, b"host\0"), "CONNECT without data"),
+        (After::Client, command(Kind::Helo, b"no NUL"), "HELO whose string does not end with NUL"),
+    ]
+}
+
+#[test]
+fn each_ends_its_own_session_only() {
+    on_both(|library| {
+        let filter = Filter::serve(library);
+        // Session 1 goes on throughout.
+        let mut other = Mta::greet(&filter);
+        assert_eq!(other.connect_from("other"), 'c');
+        let mut cases = common();
+        if library == Library::Ours {
+            cases.extend(ours_only());
+        }
+        for (number, (after, error, words)) in (2..).zip(cases) {
+            let what = format!("{library:?}, after {after:?}: {}", error.escape_ascii());
+            let logged_before = filter.log().len();
+            let mut mta = Mta::connect(&filter);
+            if after != After::Nothing {
+                mta.negotiate();
+            }
+            if matches!(after, After::Client | After::Message | After::Data) {
+                assert_eq!(mta.helo("faulty"), 'c', "{what}");
+            }
+            if matches!(after, After::Message | After::Data) {
+                mta.begin_message();
+            }
+            if after == After::Data {
+                mta.command(Kind::Data, b"");
+                assert_eq!(mta.answer(), 'c', "{what}");
+            }
+            mta.send(&error);
+            assert!(mta.has_ended(), "{what}");
+            filter.wait_for(&format!("close {number}"));
+            let malformed_mail = after == After::Client && error[4] == b'M' && error.len() > 5;
+            let in_message = matches!(after, After::Message | After::Data) || malformed_mail;
+            assert_eq!(filter.count(&format!("abort {number}")), usize::from(in_message), "{what}");
+            assert_eq!(filter.count(&format!("close {number}")), 1, "{what}");
+
+            let log = filter.log().split_off(logged_before);
+            assert!(log.iter().all(|line| line.starts_with("3 steered: ")), "{what}: {log:?}");
+            if library == Library::Ours {
+                assert_eq!(log.len(), 1, "{what}: {log:?}");
+                assert!(log[0].contains(words), "{what}: {log:?}");
+            }
+            other.command(Kind::Helo, b"still there\0");
+            assert_eq!(other.answer(), 'c', "{what}");
+        }
+        other.quit();
+        filter.wait_for("close 1");
+    });
+}
+
+/// Contract 3, entry 4; the reference sends nothing and lets the MTA wait.
+#[test]
+fn a_status_that_is_none_ends_the_session() {
+    let filter = Filter::serve(Library::Ours);
+    for (number, status) in (1..).zip(["5", "6", "9", "-1", "10", "11", "20", "21", "22"]) {
+        let mut mta = Mta::greet(&filter);
+        assert_eq!(mta.connect_from("client"), 'c');
+        mta.command(Kind::Helo, format!("status {status}\0").as_bytes());
+        assert!(mta.has_ended(), "{status}");
+        filter.wait_for(&format!("close {number}"));
+        let log = filter.log();
+        assert_eq!(log.len(), number, "{log:?}");
+        let words = format!("the HELO callback returned {status}, which is no status");
+        assert!(log[number - 1].starts_with("3 steered: ") && log[number - 1].contains(&words), "{log:?}");
+    }
+}

@@ -1,0 +1,263 @@
+//! Stopping and starting again (contract 2.6, contract 3 entries 10 to 12, 13 and 15): who hears of it, who may
+//! finish, and what is left behind. Most of it is for ours alone, because the reference closes no session in order.
+
+use super::{Filter, Mta, SERVE, on_both};
+use crate::support::{Library, wait_until};
+use milter::protocol::Kind;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
+use std::os::unix::process::ExitStatusExt;
+
+/// Who nobody is.
+const NOBODY: u32 = 65_534;
+
+/// The place of a line in what the filter has printed.
+#[track_caller]
+fn place(output: &[String], line: &str) -> usize {
+    output
+        .iter()
+        .position(|printed| printed == line)
+        .unwrap_or_else(|| panic!("no \"{line}\" in {output:#?}"))
+}
+
+/// Waits until nobody can connect any more.
+fn wait_until_refused(filter: &Filter) {
+    wait_until("new connections are refused", || Mta::try_connect(filter).is_err());
+}
+
+#[test]
+fn without_sessions_everything_stops_it() {
+    on_both(|library| {
+        // In the reference, smfi_stop in a signal handler has no effect.
+        let handler = (library == Library::Ours).then_some(libc::SIGUSR2);
+        for signal in [libc::SIGTERM, libc::SIGHUP, libc::SIGINT].into_iter().chain(handler) {
+            let mut filter = Filter::start(library, &["register", "stop-on-usr2", SERVE[1], "main"]);
+            // A session that has come and gone shows that it serves.
+            Mta::greet(&filter).quit();
+            filter.wait_for("close 1");
+            filter.daemon.signal(signal);
+            let output = filter.end();
+            assert_eq!(output.last().unwrap(), "main 0", "{library:?}, signal {signal}: {output:#?}");
+            assert_eq!(filter.log(), [""; 0], "{library:?}, signal {signal}");
+        }
+    });
+}
+
+#[test]
+fn a_stop_before_the_start_counts() {
+    on_both(|library| {
+        let mut filter = Filter::start(library, &["register", SERVE[1], "stop", "main"]);
+        assert_eq!(filter.end().last().unwrap(), "main 0", "{library:?}");
+    });
+}
+
+/// Contract 3, entry 11.
+#[test]
+fn sessions_outside_a_message_are_closed_in_order() {
+    for signal in [libc::SIGTERM, libc::SIGHUP, libc::SIGINT] {
+        let mut filter = Filter::serve(Library::Ours);
+        let mut between = Mta::order(&filter, "between");
+        between.begin_message();
+        assert_eq!(between.end_message(b"body\r\n"), 'c');
+        let mut helo = Mta::order(&filter, "helo");
+        let mut negotiated = Mta::greet(&filter);
+        let mut silent = Mta::connect(&filter);
+        filter.daemon.signal(signal);
+        for mta in [&mut between, &mut helo, &mut negotiated, &mut silent] {
+            assert!(mta.has_ended(), "signal {signal}");
+        }
+        let output = filter.end();
+        assert_eq!(output.last().unwrap(), "main 0");
+        // The connection that was never heard of may have been refused, if nobody had accepted it yet.
+        for session in 1..=3 {
+            assert_eq!(filter.count(&format!("close {session}")), 1, "signal {signal}: {output:#?}");
+        }
+        assert_eq!(filter.count("abort"), 0, "signal {signal}: {output:#?}");
+        assert_eq!(filter.log(), [""; 0]);
+    }
+}
+
+/// Contract 3, entries 11 and 12: the orders of the HELO name stop the filter from a callback and from a thread of
+/// the filter's; the session that gives them goes on.
+#[test]
+fn a_message_under_way_may_finish() {
+    for order in ["signal", "stop", "stop-in-thread"] {
+        let mut filter = Filter::serve(Library::Ours);
+        let mut mta = Mta::order(&filter, "message");
+        mta.begin_message();
+        let mut idle = Mta::order(&filter, "idle");
+        if order == "signal" {
+            filter.daemon.signal(libc::SIGTERM);
+        } else {
+            assert_eq!(Mta::greet(&filter).helo(order), 'c', "the callback's answer still goes out");
+            filter.wait_for("stop 0");
+        }
+        wait_until_refused(&filter);
+        assert!(idle.has_ended());
+        assert_eq!(mta.end_message(b"body\r\n"), 'c', "{order}");
+        assert!(mta.has_ended(), "{order}: no second message");
+        let output = filter.end();
+        assert!(place(&output, "close 2") < place(&output, "close 1"), "{order}: {output:#?}");
+        assert!(place(&output, "close 1") < place(&output, "main 0"), "{order}: {output:#?}");
+        assert_eq!(filter.count("abort"), 0, "{order}: {output:#?}");
+    }
+}
+
+#[test]
+fn a_message_that_does_not_finish_is_cut_off() {
+    let mut filter = Filter::serve(Library::Ours);
+    let mut mta = Mta::order(&filter, "message");
+    mta.begin_message();
+    filter.daemon.signal(libc::SIGTERM);
+    assert!(mta.has_ended());
+    let output = filter.end();
+    assert!(output.ends_with(&["abort 1".into(), "close 1".into(), "main 0".into()]), "{output:#?}");
+}
+
+/// Contract 3, entry 15.
+#[test]
+fn a_callback_that_is_stuck_is_logged_and_left_behind() {
+    let mut filter = Filter::serve(Library::Ours);
+    let mut stuck = Mta::greet(&filter);
+    assert_eq!(stuck.connect_from("client"), 'c');
+    stuck.command(Kind::Helo, b"hang\0");
+    filter.wait_for("helo 1 hang");
+    let mut mta = Mta::order(&filter, "message");
+    mta.begin_message();
+    filter.daemon.signal(libc::SIGTERM);
+    assert!(mta.has_ended());
+    let output = filter.end();
+    assert_eq!(filter.count("close 2"), 1);
+    assert_eq!(filter.count("close 1"), 0);
+    assert_eq!(filter.log().len(), 1, "{output:#?}");
+    assert!(filter.log()[0].starts_with("3 steered: 1 session"), "{output:#?}");
+    assert_eq!(output.last().unwrap(), "main 0");
+}
+
+#[test]
+fn an_abort_ends_messages_too() {
+    for first in [None, Some(libc::SIGTERM)] {
+        let mut filter = Filter::serve(Library::Ours);
+        let mut mta = Mta::order(&filter, "message");
+        mta.begin_message();
+        if let Some(signal) = first {
+            filter.daemon.signal(signal);
+            wait_until_refused(&filter);
+        }
+        filter.daemon.signal(libc::SIGINT);
+        assert!(mta.has_ended());
+        let output = filter.end();
+        assert!(output.ends_with(&["abort 1".into(), "close 1".into(), "main 0".into()]), "{output:#?}");
+    }
+}
+
+/// Contract 3, entries 10 and 16.
+#[test]
+fn it_can_be_started_again_but_not_twice_at_once() {
+    let mut filter = Filter::start(
+        Library::Ours,
+        &["register", SERVE[1], "mask", "main", "mask", "open=1", "main", "mask", "open=1", "main"],
+    );
+    for round in 1..=3 {
+        filter.wait_for_count("main 0", round - 1);
+        let mut mta = Mta::order(&filter, "main");
+        filter.wait_for_count("second main -1", round);
+        if round == 2 {
+            filter.daemon.signal(libc::SIGTERM);
+        } else {
+            // Asked for twice in one run, it is not carried into the next.
+            mta.command(Kind::Helo, b"stop\0");
+            assert_eq!(mta.answer(), 'c');
+            filter.daemon.signal(libc::SIGHUP);
+        }
+        assert!(mta.has_ended());
+    }
+    filter.end();
+    assert_eq!(filter.count("main 0"), 3);
+    assert_eq!(filter.count("blocked 000"), 3, "the signal mask is restored");
+    assert_eq!(filter.count("syslog 3 steered: smfi_main: already running"), 3);
+}
+
+/// Contract 3, entry 15.
+#[test]
+fn afterwards_a_signal_ends_the_process_as_before() {
+    let mut filter =
+        Filter::start(Library::Ours, &["register", SERVE[1], "stop", "main", "wait={dir}/never"]);
+    filter.wait_for("waiting");
+    filter.daemon.signal(libc::SIGTERM);
+    assert_eq!(filter.daemon.wait().signal(), Some(libc::SIGTERM));
+}
+
+/// Contract 2.6 and contract 4.
+#[test]
+fn signals_of_the_filter_are_left_alone() {
+    on_both(|library| {
+        let filter = Filter::start(library, &["register", "tell-usr1", SERVE[1], "main"]);
+        let _mta = Mta::order(&filter, "hello");
+        for count in 1..=3 {
+            filter.daemon.signal(libc::SIGUSR1);
+            filter.wait_for_count("signal 10", count);
+        }
+        let tasks = fs::read_dir(format!("/proc/{}/task", filter.daemon.pid())).unwrap();
+        let threads: Vec<(u64, u64)> = tasks
+            .map(|task| {
+                let status = fs::read_to_string(task.unwrap().path().join("status")).unwrap();
+                let mask = |name: &str| {
+                    let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+                    u64::from_str_radix(line.trim(), 16).unwrap()
+                };
+                (mask("SigBlk:"), mask("SigIgn:"))
+            })
+            .collect();
+        let bit = |signal: i32| 1_u64 << (signal - 1);
+        let three = bit(libc::SIGHUP) | bit(libc::SIGTERM) | bit(libc::SIGINT);
+        let all_blocked = |mask: &u64| mask & three == three;
+        let blocking = threads.iter().filter(|(blocked, _)| all_blocked(blocked)).count();
+        assert!(blocking + 1 >= threads.len(), "{library:?}: {threads:x?}");
+        let free = threads.iter().filter(|(blocked, _)| blocked & bit(libc::SIGUSR1) == 0).count();
+        assert!(free + 1 >= threads.len(), "{library:?}: {threads:x?}");
+        assert!(threads.iter().all(|(_, ignored)| ignored & bit(libc::SIGPIPE) != 0), "{library:?}");
+    });
+}
+
+#[test]
+fn the_socket_file_stays_with_root_and_goes_otherwise() {
+    on_both(|library| {
+        for (id, stays) in [(0, true), (NOBODY, false)] {
+            // A writable directory, and a socket that was opened while the filter was still root.
+            let become_someone = format!("become={id}");
+            let mut filter = Filter::start(
+                library,
+                &["register", SERVE[1], "wait={dir}/go", "open=0", &become_someone, "main"],
+            );
+            fs::set_permissions(filter.dir.path(), fs::Permissions::from_mode(0o777)).unwrap();
+            fs::write(filter.file("go"), "").unwrap();
+            filter.wait_for("open 0");
+            // Nobody else may connect to root's socket, but this process is root.
+            Mta::greet(&filter).quit();
+            filter.daemon.signal(libc::SIGTERM);
+            filter.end();
+            assert_eq!(filter.file("s").exists(), stays, "{library:?} as {id}");
+        }
+    });
+}
+
+/// Contract 3, entry 13.
+#[test]
+fn a_successors_socket_file_stays() {
+    let become_nobody = format!("become={NOBODY}");
+    let mut filter = Filter::start(
+        Library::Ours,
+        &["register", SERVE[1], "wait={dir}/go", "open=0", &become_nobody, "main"],
+    );
+    fs::set_permissions(filter.dir.path(), fs::Permissions::from_mode(0o777)).unwrap();
+    fs::write(filter.file("go"), "").unwrap();
+    Mta::greet(&filter).quit();
+    fs::remove_file(filter.file("s")).unwrap();
+    let successor = UnixListener::bind(filter.file("s")).unwrap();
+    filter.daemon.signal(libc::SIGTERM);
+    filter.end();
+    assert!(filter.file("s").exists());
+    drop(successor);
+}

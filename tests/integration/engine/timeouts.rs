@@ -1,0 +1,158 @@
+//! smfi_settimeout (contract 2.2, contract 3 entries 9 and 14): MTAs that fall silent, that never finish a frame, or
+//! that do not read what they are sent.
+
+use super::{Filter, Mta, command, on_both};
+use crate::support::Library;
+use milter::protocol::Kind;
+use std::io::Write;
+use std::time::Duration;
+
+fn serve(library: Library, timeout: i32) -> Filter {
+    let filter =
+        Filter::start(library, &["register", &format!("timeout={timeout}"), "conn=unix:{dir}/s", "main"]);
+    filter.wait_for_socket();
+    filter
+}
+
+/// The one line in the log says that the MTA took too long.
+#[track_caller]
+fn check_log(filter: &Filter) {
+    let log = filter.log();
+    assert_eq!(log, ["3 steered: timed out waiting for the MTA, session ended"]);
+}
+
+/// Contract 3, entry 14.
+#[test]
+fn silence_ends_a_session() {
+    let filter = serve(Library::Ours, 1);
+    let mut unheard = Mta::connect(&filter);
+    assert!(unheard.has_ended());
+    filter.wait_for("close 1");
+    check_log(&filter);
+
+    let filter = serve(Library::Ours, 1);
+    let mut mta = Mta::order(&filter, "message");
+    mta.begin_message();
+    assert!(mta.has_ended());
+    filter.wait_for("close 1");
+    check_log(&filter);
+    assert!(filter.output().ends_with(&["abort 1".into(), "close 1".into()]), "{:?}", filter.output());
+}
+
+#[test]
+fn pauses_do_not_add_up() {
+    let filter = serve(Library::Ours, 5);
+    let mut mta = Mta::order(&filter, "message");
+    for _ in 0..6 {
+        std::thread::sleep(Duration::from_secs(1));
+        mta.command(Kind::Helo, b"again\0");
+        assert_eq!(mta.answer(), 'c');
+    }
+    mta.quit();
+}
+
+/// Contract 3, entry 9.
+#[test]
+fn half_a_frame_ends_a_session() {
+    let whole = command(Kind::Mail, b"<a@example.org>\0");
+    for length in [1, 3, 4, 5, whole.len() - 1] {
+        let filter = serve(Library::Ours, 1);
+        let mut mta = Mta::order(&filter, "half");
+        mta.send(&whole[..length]);
+        assert!(mta.has_ended(), "{length} bytes");
+        filter.wait_for("close 1");
+        assert_eq!(filter.count("abort"), 0);
+        check_log(&filter);
+    }
+}
+
+/// Contract 3, entry 9.
+#[test]
+fn a_byte_now_and_then_does_not_keep_a_session() {
+    let filter = serve(Library::Ours, 1);
+    let mut mta = Mta::order(&filter, "trickle");
+    mta.begin_message();
+    let frame = command(Kind::Body, &[b'x'; 60_000]);
+    let mut bytes = frame.chunks(1);
+    // At this pace the frame would take ten minutes.
+    while mta.0.write_all(bytes.next().unwrap()).is_ok() {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert!(mta.has_ended());
+    filter.wait_for("close 1");
+    assert_eq!(filter.count("abort 1"), 1);
+    check_log(&filter);
+}
+
+#[test]
+fn zero_wants_whole_frames_and_bears_silence() {
+    on_both(|library| {
+        let filter = serve(library, 0);
+        let mut mta = Mta::order(&filter, "zero");
+        std::thread::sleep(Duration::from_millis(300));
+        mta.begin_message();
+        mta.send(&command(Kind::EndOfHeader, b"")[..3]);
+        assert!(mta.has_ended(), "{library:?}");
+        filter.wait_for("close 1");
+        assert_eq!(filter.count("abort 1"), 1, "{library:?}");
+    });
+}
+
+#[test]
+fn a_negative_number_means_no_limit() {
+    on_both(|library| {
+        let filter = serve(library, -1);
+        let mut mta = Mta::order(&filter, "for ever");
+        for byte in command(Kind::Mail, b"<a@b>\0") {
+            std::thread::sleep(Duration::from_millis(50));
+            mta.send(&[byte]);
+        }
+        assert_eq!(mta.answer(), 'c', "{library:?}");
+    });
+}
+
+#[test]
+fn an_mta_that_does_not_read_ends_its_own_session_only() {
+    on_both(|library| {
+        let filter = serve(library, 1);
+        let mut deaf = Mta::order(&filter, "flood");
+        deaf.begin_message();
+        deaf.command(Kind::EndOfHeader, b"");
+        assert_eq!(deaf.answer(), 'c');
+        deaf.command(Kind::EndOfMessage, b"");
+        filter.wait_for("eom 1");
+        let mut other = Mta::order(&filter, "other");
+        other.begin_message();
+        assert_eq!(other.end_message(b"body\r\n"), 'c', "{library:?}");
+        other.quit();
+        filter.wait_for("replaced 1 -1");
+        filter.wait_for("close 1");
+        assert_eq!(filter.count("abort"), 0, "{library:?}");
+    });
+}
+
+/// What the filter has sent fits the socket's buffer but has not been read, so the socket does not count as
+/// writable; the session is silent, and ends like any other.
+#[test]
+fn an_mta_that_has_not_read_yet_is_timed_out_and_closed_like_any_other() {
+    for timeout in [1, 7210] {
+        let mut filter = serve(Library::Ours, timeout);
+        let mut deaf = Mta::order(&filter, "half-full");
+        deaf.begin_message();
+        deaf.command(Kind::EndOfHeader, b"");
+        assert_eq!(deaf.answer(), 'c');
+        deaf.command(Kind::EndOfMessage, b"");
+        filter.wait_for("replaced 1 0");
+        if timeout > 1 {
+            // It is to fall silent first.
+            std::thread::sleep(Duration::from_millis(300));
+            filter.daemon.signal(libc::SIGTERM);
+            assert_eq!(filter.end().last().unwrap(), "main 0");
+            assert_eq!(filter.log(), [""; 0]);
+        } else {
+            filter.wait_for("close 1");
+            check_log(&filter);
+        }
+        assert_eq!(filter.count("close 1"), 1);
+    }
+}
