@@ -62,12 +62,14 @@ header:  ## include/libmilter/*.h, made anew from src/ffi
 	LIBMILTER_WRITE_HEADERS=1 $(CARGO) test $(CARGOFLAGS) --target-dir $(TARGET) --test integration header::
 
 # A program that is linked with -lmilter records $(SONAME); the other name is for the linker.
-install: library  ## to $(DESTDIR)$(PREFIX): library, headers, milter.pc, milter-send
+# It builds nothing: whoever installs, perhaps as root, need not have cargo.
+install:  ## to $(DESTDIR)$(PREFIX), after `make`: library, headers, milter.pc, milter-send
+	@test -e $(TARGET)/lib/$(SONAME) || { echo "$(TARGET)/lib/$(SONAME) is missing: run make first" >&2; exit 1; }
 	$(INSTALL) -d $(DESTDIR)$(LIBDIR)/pkgconfig $(DESTDIR)$(INCLUDEDIR)/libmilter $(DESTDIR)$(BINDIR) \
 		$(DESTDIR)$(MANDIR)/man1
-	$(INSTALL) -m 755 $(BUILT)/libmilter.so $(DESTDIR)$(LIBDIR)/$(SONAME)
+	$(INSTALL) -m 755 $(TARGET)/lib/$(SONAME) $(DESTDIR)$(LIBDIR)/
 	ln -sf $(SONAME) $(DESTDIR)$(LIBDIR)/libmilter.so
-	$(INSTALL) -m 644 $(BUILT)/libmilter.a $(DESTDIR)$(LIBDIR)/
+	$(INSTALL) -m 644 $(TARGET)/lib/libmilter.a $(DESTDIR)$(LIBDIR)/
 	$(INSTALL) -m 644 include/libmilter/mfapi.h include/libmilter/mfdef.h $(DESTDIR)$(INCLUDEDIR)/libmilter/
 	printf '%s\n' 'prefix=$(PREFIX)' 'libdir=$(LIBDIR)' 'includedir=$(INCLUDEDIR)' '' \
 		'Name: milter' 'Description: Mail filter library, a replacement for sendmail libmilter' \

@@ -80,11 +80,11 @@ impl Listener {
     /// Prepares for [`Self::accept`].
     ///
     /// # Errors
-    /// As setsockopt(2).
+    /// As setsockopt(2) and fcntl(2).
     pub fn prepare(&mut self) -> io::Result<()> {
         // Not before: between opening and serving a daemon forks.
         self.is_exclusive = self.opened_by == Some(std::process::id());
-        self.socket.set_patience(LONGEST_WAIT)
+        if self.is_exclusive { self.socket.set_patience(LONGEST_WAIT) } else { self.socket.set_nonblocking() }
     }
 
     /// Waits for a connection and accepts it; `None` if there is none for [`LONGEST_WAIT`], or after
@@ -93,19 +93,11 @@ impl Listener {
     /// # Errors
     /// See accept(2).
     pub fn accept(&self, stopping: BorrowedFd<'_>) -> io::Result<Option<Socket>> {
-        // Nobody can end an accept on a shared socket without hurting the others, so it must not block for long.
-        if !self.is_exclusive && !self.somebody_waits(stopping)? {
+        // Nobody can end an accept on a shared socket without hurting the others, so it must not block.
+        if !self.is_exclusive && !self.is_wanted(stopping) {
             return Ok(None);
         }
-        let mut accepted = self.socket.accept();
-        if accepted.as_ref().is_err_and(lacks_descriptor) {
-            // accept(2) wants a descriptor before it looks whether anybody waits. If nobody does, there is no harm.
-            if !self.somebody_waits(stopping)? {
-                return Ok(None);
-            }
-            accepted = self.socket.accept();
-        }
-        match accepted {
+        match self.socket.accept() {
             Ok(socket) => Ok(Some(socket)),
             Err(error) => match error.kind() {
                 io::ErrorKind::WouldBlock | io::ErrorKind::ConnectionAborted => Ok(None),
@@ -114,25 +106,19 @@ impl Listener {
         }
     }
 
-    fn somebody_waits(&self, stopping: BorrowedFd<'_>) -> io::Result<bool> {
+    /// Waits for a connection without accepting it; `false` if there is none for [`LONGEST_WAIT`], or when
+    /// `stopping` becomes readable.
+    pub fn is_wanted(&self, stopping: BorrowedFd<'_>) -> bool {
         let deadline = Instant::now() + LONGEST_WAIT;
-        Ok(sys::wait(self.as_fd(), Interest::Read, stopping, deadline)? == Woken::Ready)
+        matches!(sys::wait(self.as_fd(), Interest::Read, stopping, deadline), Ok(Woken::Ready))
     }
 
-    /// Refuses connections from now on, and ends the waits of [`Self::accept`]; `stopping` is readable. On a socket
-    /// that others listen on too, they go on.
-    pub fn refuse(&self, stopping: BorrowedFd<'_>) {
+    /// Refuses connections from now on, and ends the waits of [`Self::accept`].
+    pub fn refuse(&self) {
         if self.is_exclusive {
             self.socket.shut_down();
-        } else {
-            self.socket.let_go(stopping);
         }
     }
-}
-
-/// Whether there are too many open files, in this process or in the system.
-fn lacks_descriptor(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
 }
 
 impl AsFd for Listener {

@@ -60,6 +60,8 @@ enum End {
     Refused(Refusal),
     /// A callback's status is none.
     Status(Kind, i32),
+    /// The filter's own SMTP reply does not fit into a frame.
+    ReplyTooLarge,
 }
 
 impl End {
@@ -72,6 +74,9 @@ impl End {
             Self::Frame(error) => format!("protocol error: {error}, session ended"),
             Self::Malformed(error) => format!("protocol error: {error}, session ended"),
             Self::Refused(refusal) => format!("{refusal}, session ended"),
+            Self::ReplyTooLarge => {
+                "the SMTP reply is larger than smfi_setmaxdatasize allows, session ended".to_owned()
+            }
             Self::Status(kind, status) => {
                 format!("the {} callback returned {status}, which is no status, session ended", kind.name())
             }
@@ -361,8 +366,7 @@ impl Session {
     #[inline]
     fn answer_for_filter(&self, kind: Kind, verdict: Verdict) -> Result<(), End> {
         let reply = match verdict {
-            Verdict::Reject if self.ctx.answer_stored(true) => return Ok(()),
-            Verdict::TempFail if self.ctx.answer_stored(false) => return Ok(()),
+            Verdict::Reject | Verdict::TempFail if self.answer_stored(verdict)? => return Ok(()),
             Verdict::NoReply => return Ok(()),
             Verdict::Invalid(status) => return Err(End::Status(kind, status)),
             Verdict::Continue => Reply::Continue,
@@ -374,6 +378,11 @@ impl Session {
         };
         self.ctx.answer(reply);
         Ok(())
+    }
+
+    fn answer_stored(&self, verdict: Verdict) -> Result<bool, End> {
+        let permanent = verdict == Verdict::Reject;
+        self.ctx.answer_stored(permanent).map_err(|_| End::ReplyTooLarge)
     }
 
     /// The end of the connection: what was answered goes out, the filter hears of the end.

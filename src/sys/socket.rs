@@ -183,17 +183,22 @@ impl Listening {
         set_patience(self.0.as_raw_fd(), time)
     }
 
+    /// Lets [`Self::accept`] never wait, in all processes that have the socket.
+    ///
+    /// # Errors
+    /// As fcntl(2).
+    pub fn set_nonblocking(&self) -> io::Result<()> {
+        let fd = self.0.as_raw_fd();
+        // SAFETY: fcntl with this command takes numbers only.
+        let flags = check(unsafe { libc::fcntl(fd, libc::F_GETFL) })?;
+        // SAFETY: as above.
+        check(unsafe { libc::fcntl(fd, libc::F_SETFL, flags | libc::O_NONBLOCK) }).map(drop)
+    }
+
     /// Refuses connections from now on, in all processes that have the socket; a waiting [`Self::accept`] fails.
     pub fn shut_down(&self) {
         // SAFETY: shutdown takes numbers only. That it was shut down before is the only possible failure.
         unsafe { libc::shutdown(self.0.as_raw_fd(), libc::SHUT_RDWR) };
-    }
-
-    /// Gives up this process's share of the socket: if no other process has it, it refuses connections. The number
-    /// of the descriptor stays taken, by a copy of `substitute`, because other threads may be about to use it.
-    pub fn let_go(&self, substitute: BorrowedFd<'_>) {
-        // SAFETY: dup3 takes numbers only, and both descriptors are open. It needs no new one, so it can't fail.
-        unsafe { libc::dup3(substitute.as_raw_fd(), self.0.as_raw_fd(), libc::O_CLOEXEC) };
     }
 
     /// Sets once what accepted connections inherit.
