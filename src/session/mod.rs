@@ -190,9 +190,12 @@ impl Session {
                 self.frame_deadline = None;
                 let kind = Kind::try_from(frame.kind).map_err(End::Malformed)?;
                 self.take(filter, kind, frame.payload)?;
+                if self.must_end() {
+                    return Err(End::Shutdown);
+                }
             }
             self.ctx.flush().map_err(broken)?;
-            if patience == Patience::None && inbox.is_empty() && !self.must_end() {
+            if patience == Patience::None && inbox.is_empty() {
                 return Ok(());
             }
         }
