@@ -326,7 +326,7 @@ static void become(int id)
 	say("become %d", id);
 }
 
-/* Signals a parent passes on go to this process. */
+/* The process that a daemon's parent passes signals on to. */
 static pid_t daemon_process;
 
 /* Passes a signal on. */
@@ -339,14 +339,21 @@ static void pass_on(int number)
  * test has one process to signal and to wait for. */
 static void daemonise(void)
 {
+	/* A signal for the parent waits until it can pass it on. */
+	sigset_t term;
+	sigemptyset(&term);
+	sigaddset(&term, SIGTERM);
+	pthread_sigmask(SIG_BLOCK, &term, NULL);
 	daemon_process = fork();
 	if (daemon_process == 0) {
+		pthread_sigmask(SIG_UNBLOCK, &term, NULL);
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
 		return;
 	}
 	for (int fd = 3; fd < 64; fd++)
 		close(fd);
 	handle(SIGTERM, pass_on);
+	pthread_sigmask(SIG_UNBLOCK, &term, NULL);
 	int status = -1;
 	while (waitpid(daemon_process, &status, 0) == -1 && errno == EINTR)
 		;
