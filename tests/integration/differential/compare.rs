@@ -100,7 +100,7 @@ impl Difference {
         }
     }
 
-    fn report(&self) -> String {
+    pub fn report(&self) -> String {
         let plan = Plan::of(&self.session);
         let names: Vec<_> = plan.met.iter().map(|deviation| deviation.name()).collect();
         let mut text = format!("{}  differences predicted: {names:?}\n", self.session);
@@ -184,6 +184,18 @@ pub struct Tally {
 
 /// Plays groups from `seed` on until `count` sessions were played; `Err` with a report if one differs.
 pub fn play_many(candidate: &Candidate<'_>, seed: u64, count: u64) -> Result<Tally, String> {
+    find_difference(candidate, seed, count).map_err(|(seed, difference)| {
+        let again = format!("LIBMILTER_DIFF_SEED={seed} LIBMILTER_DIFF_SESSIONS=1");
+        format!("again with {again}; in short:\n{}", difference.shrink(candidate).report())
+    })
+}
+
+/// The same, with the difference as it was found and the seed of its group.
+pub fn find_difference(
+    candidate: &Candidate<'_>,
+    seed: u64,
+    count: u64,
+) -> Result<Tally, (u64, Box<Difference>)> {
     const LANES: u64 = 4;
     let next = AtomicU64::new(0);
     let played = AtomicU64::new(0);
@@ -211,15 +223,8 @@ pub fn play_many(candidate: &Candidate<'_>, seed: u64, count: u64) -> Result<Tal
         lanes.into_iter().map(|lane| lane.join().unwrap()).collect()
     });
     let mut tally = Tally { sessions: played.into_inner(), met: BTreeMap::new() };
-    for result in results {
-        match result {
-            Ok(met) => met.into_iter().for_each(|(one, times)| *tally.met.entry(one).or_insert(0) += times),
-            Err((seed, difference)) => {
-                let report = difference.shrink(candidate).report();
-                let again = format!("LIBMILTER_DIFF_SEED={seed} LIBMILTER_DIFF_SESSIONS=1");
-                return Err(format!("again with {again}; in short:\n{report}"));
-            }
-        }
+    for met in results {
+        met?.into_iter().for_each(|(one, times)| *tally.met.entry(one).or_insert(0) += times);
     }
     Ok(tally)
 }

@@ -37,13 +37,16 @@ struct Generator<'a> {
     shape: usize,
     /// How much goes wrong: no noise at 0, one frame in `noise` is disturbed.
     noise: u32,
+    /// Whether the MTA leaves out what the filter declines, as it should.
+    obliging: bool,
     frames: Vec<Vec<u8>>,
 }
 
 impl<'a> Generator<'a> {
     fn new(rng: &'a mut Rng, shape: usize) -> Self {
         let noise = *pick(rng, &[&0, &0, &30, &10, &4]);
-        Self { rng, shape, noise, frames: Vec::new() }
+        let obliging = rng.bool();
+        Self { rng, shape, noise, obliging, frames: Vec::new() }
     }
 
     fn shape(&self) -> &'static Shape {
@@ -204,7 +207,22 @@ impl<'a> Generator<'a> {
 
     /// A command with a payload that suits it, more or less.
     fn put(&mut self, command: u8) {
+        let declined = match command {
+            b'C' => 0x1,
+            b'H' => 0x2,
+            b'M' => 0x4,
+            b'R' => 0x8,
+            b'T' => 0x200,
+            b'L' => 0x20,
+            b'N' => 0x40,
+            b'B' => 0x10,
+            b'U' => 0x100,
+            _ => 0,
+        };
         let bad = self.trouble();
+        if self.obliging && self.shape().off & declined != 0 && !bad {
+            return;
+        }
         let payload: &[u8] = match (command, bad) {
             (b'C', false) => pick(
                 self.rng,
@@ -406,8 +424,8 @@ impl<'a> Generator<'a> {
     }
 
     fn status(&mut self) -> i32 {
-        if self.noise != 0 && one_in(self.rng, 4) {
-            return *pick(self.rng, &[&5, &6, &9, &10, &11, &20, &21, &22, &99, &-1, &i32::MIN]);
+        if self.noise != 0 && one_in(self.rng, 3) {
+            return *pick(self.rng, &[&5, &9, &10, &20, &21, &22, &20, &21, &22, &99, &-1, &i32::MIN]);
         }
         *pick(self.rng, &[&1, &1, &2, &3, &4, &4, &7, &8])
     }
@@ -438,7 +456,7 @@ impl<'a> Generator<'a> {
         }
         let mut wanted = self.shape().off;
         for bit in NR_BITS {
-            if one_in(self.rng, 5) {
+            if one_in(self.rng, 3) {
                 wanted |= bit;
             }
         }

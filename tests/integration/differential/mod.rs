@@ -9,6 +9,7 @@ mod compare;
 mod deviation;
 mod generate;
 mod model;
+mod mutants;
 mod plan;
 mod play;
 mod script;

@@ -193,7 +193,7 @@ const PLAIN: Shape =
 /// The filters that the generator chooses from.
 pub const SHAPES: [Shape; 10] = [
     PLAIN,
-    Shape { name: "all callbacks, headers and body declined", off: 0x30, ..PLAIN },
+    Shape { name: "all callbacks, headers and their end declined", off: 0x60, ..PLAIN },
     Shape { name: "all callbacks, envelope and data declined", off: 0x20f, ..PLAIN },
     Shape {
         name: "no helo, body, data, unknown",
