@@ -71,7 +71,8 @@ impl Like {
     }
 
     /// What "skip" means as the answer to a command. Neither MTA asks whether it was negotiated. To Postfix it means
-    /// no more commands of this kind; to Sendmail no body, or, before there is a header, nothing at all.
+    /// no more commands of this kind; to Sendmail no body, or, before there is a header, nothing at all any more on
+    /// this connection.
     pub(super) fn skips(self, kind: Kind) -> Skip {
         match (self, kind) {
             (Self::Postfix, kind) => Skip::Commands(kind),
@@ -109,7 +110,7 @@ impl Like {
 pub(super) enum Skip {
     /// No more of these commands in this message.
     Commands(Kind),
-    /// The same as "accept".
+    /// The filter is done with the client, and accepts.
     Everything,
     /// It must not be said here.
     Never,

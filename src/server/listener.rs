@@ -80,11 +80,11 @@ impl Listener {
     /// Prepares for [`Self::accept`].
     ///
     /// # Errors
-    /// As setsockopt(2).
+    /// As setsockopt(2) and fcntl(2).
     pub fn prepare(&mut self) -> io::Result<()> {
         // Not before: between opening and serving a daemon forks.
         self.is_exclusive = self.opened_by == Some(std::process::id());
-        self.socket.set_patience(LONGEST_WAIT)
+        if self.is_exclusive { self.socket.set_patience(LONGEST_WAIT) } else { self.socket.set_nonblocking() }
     }
 
     /// Waits for a connection and accepts it; `None` if there is none for [`LONGEST_WAIT`], or after
@@ -93,7 +93,7 @@ impl Listener {
     /// # Errors
     /// See accept(2).
     pub fn accept(&self, stopping: BorrowedFd<'_>) -> io::Result<Option<Socket>> {
-        // Nobody can end an accept on a shared socket without hurting the others, so it must not block for long.
+        // Nobody can end an accept on a shared socket without hurting the others, so it must not block.
         if !self.is_exclusive && !self.is_wanted(stopping) {
             return Ok(None);
         }

@@ -10,6 +10,7 @@ mod differential;
 mod engine;
 mod examples;
 mod filters;
+mod habits;
 mod header;
 mod install;
 mod mail_servers;
