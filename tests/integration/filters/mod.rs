@@ -127,6 +127,14 @@ impl Run<'_> {
     }
 }
 
+impl Drop for Run<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            eprintln!("{}, so far:\n{}", self.footing.name(), self.transcript.borrow());
+        }
+    }
+}
+
 /// Plays the scenario of the filter in Debian's `package` on both libraries and compares. `outcome` says what
 /// the scenario asserts, in the words of the table.
 #[track_caller]
@@ -142,7 +150,7 @@ fn compare(package: &str, outcome: &str, play: impl Fn(&Run) + Sync) {
         fs::create_dir(&dir).unwrap();
         let run = Run { footing, enclosure: &enclosure, dir, transcript: RefCell::default() };
         play(&run);
-        run.transcript.into_inner()
+        run.transcript.take()
     };
     // Together, because most of the time passes in waiting, for the reference's end above all.
     let [reference, by_path, by_preload] = thread::scope(|scope| {
