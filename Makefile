@@ -53,7 +53,7 @@ demo: all  ## a filter of the examples changes a message, before your eyes
 	@examples-c/demo $(TARGET)
 
 deps:  ## what the tests need: Debian packages (as root) and sources
-	@tests/install-packages $(abspath $(TARGET))/sources
+	@tests/install-packages
 
 check: deps all  ## every test
 	$(CARGO) test $(CARGOFLAGS) --target-dir $(TARGET)
@@ -62,11 +62,14 @@ header:  ## include/libmilter/*.h, made anew from src/ffi
 	LIBMILTER_WRITE_HEADERS=1 $(CARGO) test $(CARGOFLAGS) --target-dir $(TARGET) --test integration header::
 
 # A program that is linked with -lmilter records $(SONAME); the other name is for the linker.
-install: library  ## to $(DESTDIR)$(PREFIX): library, headers, milter.pc, milter-send
-	$(INSTALL) -d $(DESTDIR)$(LIBDIR)/pkgconfig $(DESTDIR)$(INCLUDEDIR)/libmilter $(DESTDIR)$(BINDIR)
-	$(INSTALL) -m 755 $(BUILT)/libmilter.so $(DESTDIR)$(LIBDIR)/$(SONAME)
+# It builds nothing: whoever installs, perhaps as root, need not have cargo.
+install:  ## to $(DESTDIR)$(PREFIX), after `make`: library, headers, milter.pc, milter-send
+	@test -e $(TARGET)/lib/$(SONAME) || { echo "$(TARGET)/lib/$(SONAME) is missing: run make first" >&2; exit 1; }
+	$(INSTALL) -d $(DESTDIR)$(LIBDIR)/pkgconfig $(DESTDIR)$(INCLUDEDIR)/libmilter $(DESTDIR)$(BINDIR) \
+		$(DESTDIR)$(MANDIR)/man1
+	$(INSTALL) -m 755 $(TARGET)/lib/$(SONAME) $(DESTDIR)$(LIBDIR)/
 	ln -sf $(SONAME) $(DESTDIR)$(LIBDIR)/libmilter.so
-	$(INSTALL) -m 644 $(BUILT)/libmilter.a $(DESTDIR)$(LIBDIR)/
+	$(INSTALL) -m 644 $(TARGET)/lib/libmilter.a $(DESTDIR)$(LIBDIR)/
 	$(INSTALL) -m 644 include/libmilter/mfapi.h include/libmilter/mfdef.h $(DESTDIR)$(INCLUDEDIR)/libmilter/
 	printf '%s\n' 'prefix=$(PREFIX)' 'libdir=$(LIBDIR)' 'includedir=$(INCLUDEDIR)' '' \
 		'Name: milter' 'Description: Mail filter library, a replacement for sendmail libmilter' \
@@ -75,10 +78,11 @@ install: library  ## to $(DESTDIR)$(PREFIX): library, headers, milter.pc, milter
 		>$(DESTDIR)$(LIBDIR)/pkgconfig/milter.pc
 	chmod 644 $(DESTDIR)$(LIBDIR)/pkgconfig/milter.pc
 	$(INSTALL) -m 755 $(BUILT)/milter-send $(DESTDIR)$(BINDIR)/
+	$(INSTALL) -m 644 docs/milter-send.1 $(DESTDIR)$(MANDIR)/man1/
 
 uninstall:  ## takes back what install has put there
 	rm -f $(DESTDIR)$(LIBDIR)/$(SONAME) $(DESTDIR)$(LIBDIR)/libmilter.so $(DESTDIR)$(LIBDIR)/libmilter.a \
-		$(DESTDIR)$(LIBDIR)/pkgconfig/milter.pc $(DESTDIR)$(BINDIR)/milter-send \
+		$(DESTDIR)$(LIBDIR)/pkgconfig/milter.pc $(DESTDIR)$(BINDIR)/milter-send $(DESTDIR)$(MANDIR)/man1/milter-send.1 \
 		$(DESTDIR)$(INCLUDEDIR)/libmilter/mfapi.h $(DESTDIR)$(INCLUDEDIR)/libmilter/mfdef.h
 	-rmdir $(DESTDIR)$(INCLUDEDIR)/libmilter
 
@@ -86,4 +90,6 @@ clean:  ## everything that was built
 	$(CARGO) clean --target-dir $(TARGET)
 
 help:  ## this list
-	@sed -n 's/^\([a-z-]*\):.*  ## /\1\t/p' Makefile | expand -t 14
+	@sed -n 's/^\([a-z-]*\):.*  ## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+
+include benches/bench.mk

@@ -1,46 +1,42 @@
 # Benchmarks: what they are measured with, and the two ways of running them. Included by the Makefile.
 
-BENCH := target/bench
-BENCH_CFLAGS := -std=gnu11 -O2 -g -Wall -Wextra -Wpedantic -Werror -pthread
+BENCH = $(TARGET)/bench
+BENCH_PACKAGES = libmilter1.0.1 linux-perf valgrind golang-go golang-github-emersion-go-milter-dev python3-milter
 MULTIARCH = $(shell $(CC) -print-multiarch)
 REFERENCE = $(firstword $(wildcard /usr/lib/$(MULTIARCH)/libmilter.so.1.0.1 /lib/$(MULTIARCH)/libmilter.so.1.0.1))
 
 .PHONY: bench bench-quick bench-deps bench-programs bench-peers
 
-# Everything, and docs/performance.md with its charts: about ten minutes on a machine that does nothing else.
-bench: bench-programs bench-peers
-	cargo bench --quiet --bench milter -- full
+bench: bench-programs bench-peers  ## everything measured, into docs/performance.md: about ten minutes
+	$(CARGO) bench $(CARGOFLAGS) --quiet --target-dir $(TARGET) --bench milter -- full
 
-# A line of ratios for each scenario, in less than a minute.
-bench-quick: bench-programs
-	cargo bench --quiet --bench milter -- quick
+bench-quick: bench-programs  ## a line of ratios for each scenario, in less than a minute
+	$(CARGO) bench $(CARGOFLAGS) --quiet --target-dir $(TARGET) --bench milter -- quick
 
-# What the two need beyond a compiler. go-milter comes as a Debian source package.
-bench-deps:
-	DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends gcc libc6-dev libmilter1.0.1 \
-		linux-perf valgrind golang-go golang-github-emersion-go-milter-dev python3 python3-milter
+# go-milter comes as a Debian source package.
+bench-deps:  ## what the two need: Debian packages (as root)
+	@dpkg-query -W $(BENCH_PACKAGES) >/dev/null 2>&1 || \
+		DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $(BENCH_PACKAGES)
 
-bench-programs: $(BENCH)/null-filter $(BENCH)/bare $(BENCH)/plain
-	cargo build --quiet --release
-	mkdir -p $(BENCH)/ours
-	ln -sf ../../release/libmilter.so $(BENCH)/ours/libmilter.so.1.0.1
+bench-programs: library bench-deps $(BENCH)/null-filter $(BENCH)/bare $(BENCH)/plain
 
-bench-peers: $(BENCH)/go-milter $(BENCH)/pymilter
-	cargo build --quiet --release --manifest-path benches/peers/indymilter/Cargo.toml --target-dir target/peers
-	cp target/peers/release/indymilter-null-filter $(BENCH)/indymilter
+bench-peers: bench-deps $(BENCH)/go-milter $(BENCH)/pymilter
+	$(CARGO) build $(CARGOFLAGS) --quiet --release --manifest-path benches/peers/indymilter/Cargo.toml \
+		--target-dir $(TARGET)/peers
+	cp $(TARGET)/peers/release/indymilter-null-filter $(BENCH)/indymilter
 
 # Linked to the reference by its file, so that libmilter-dev is not needed; LD_LIBRARY_PATH decides at run time.
-$(BENCH)/null-filter: benches/servers/null-filter.c
+$(BENCH)/null-filter: benches/servers/null-filter.c | bench-deps
 	@mkdir -p $(@D)
-	$(CC) $(BENCH_CFLAGS) -Iinclude -o $@ $< $(or $(REFERENCE),$(error libmilter1.0.1 is missing: run make bench-deps))
+	$(CC) $(CFLAGS) $(WARNINGS) -pthread -Iinclude $< -o $@ $(REFERENCE)
 
 $(BENCH)/bare $(BENCH)/plain: $(BENCH)/%: benches/servers/%.c benches/servers/wire.h
 	@mkdir -p $(@D)
-	$(CC) $(BENCH_CFLAGS) -o $@ $<
+	$(CC) $(CFLAGS) $(WARNINGS) -pthread $< -o $@
 
-$(BENCH)/go-milter: benches/peers/go-milter/main.go
+$(BENCH)/go-milter: benches/peers/go-milter/main.go | bench-deps
 	@mkdir -p $(@D)
-	GO111MODULE=off GOPATH=/usr/share/gocode GOCACHE=$(CURDIR)/target/go go build -o $@ ./$(<D)
+	GO111MODULE=off GOPATH=/usr/share/gocode GOCACHE=$(abspath $(TARGET))/go go build -o $@ ./$(<D)
 
 $(BENCH)/pymilter: benches/peers/pymilter.py
 	@mkdir -p $(@D)

@@ -3,8 +3,6 @@
 
 use std::fmt::Write;
 
-use crate::stats::short;
-
 const WIDTH: f64 = 760.0;
 const LEFT: f64 = 70.0;
 const RIGHT: f64 = 24.0;
@@ -12,6 +10,15 @@ const TOP: f64 = 74.0;
 
 /// Colours that the colour-blind can tell apart (Okabe and Ito), in the order of use.
 pub const COLOURS: [&str; 7] = ["#999999", "#d55e00", "#000000", "#56b4e9", "#009e73", "#cc79a7", "#e6a700"];
+
+/// Where the scales have lines, in each power of ten.
+const STEPS: [f64; 3] = [1.0, 2.0, 5.0];
+
+/// The next smaller value that deserves a line.
+fn round_down(value: f64) -> f64 {
+    let power = 10f64.powf(value.log10().floor());
+    STEPS.map(|step| step * power).into_iter().rfind(|&step| step <= value).unwrap_or(power)
+}
 
 /// One axis.
 pub struct Axis {
@@ -47,7 +54,7 @@ impl Scale {
         let most = values.clone().fold(f64::MIN, f64::max);
         let least = values.fold(f64::MAX, f64::min);
         let (from, to) = match axis.logarithmic {
-            true => (least.log10().floor(), most.log10().max(least.log10().floor() + 1.0)),
+            true => (round_down(least).log10(), most.log10()),
             false => (0.0, most * 1.05),
         };
         Self { logarithmic: axis.logarithmic, from, to, start, length }
@@ -60,13 +67,14 @@ impl Scale {
 
     fn ticks(&self) -> Vec<f64> {
         if self.logarithmic {
-            let decades = self.from as i32..=self.to.floor() as i32;
-            return decades.map(|power| 10f64.powi(power)).collect();
+            let decades = self.from.floor() as i32..=self.to.floor() as i32;
+            let all = decades.flat_map(|power| STEPS.map(|step| step * 10f64.powi(power)));
+            return all.filter(|tick| (self.from..=self.to).contains(&tick.log10())).collect();
         }
         let rough = self.to / 5.0;
         let power = 10f64.powf(rough.log10().floor());
-        let step = [1.0, 2.0, 5.0, 10.0].map(|factor| factor * power).into_iter().find(|&step| step >= rough);
-        let step = step.unwrap_or(rough);
+        let steps = STEPS.map(|step| step * power);
+        let step = steps.into_iter().find(|&step| step >= rough).unwrap_or(10.0 * power);
         (0..).map(|n| f64::from(n) * step).take_while(|&tick| tick <= self.to).collect()
     }
 }
@@ -77,11 +85,11 @@ fn open(title: &str, height: f64, legend: &[(String, &'static str)]) -> String {
          font-size=\"12\">\n<rect width=\"100%\" height=\"100%\" fill=\"#ffffff\"/>\n<text x=\"{LEFT}\" y=\"24\" \
          font-size=\"16\">{title}</text>\n"
     );
-    let mut x = LEFT;
+    let mut x = 24.0;
     for (name, colour) in legend {
         let _ = writeln!(svg, "<rect x=\"{x:.0}\" y=\"42\" width=\"12\" height=\"12\" fill=\"{colour}\"/>");
         let _ = writeln!(svg, "<text x=\"{:.0}\" y=\"52\">{name}</text>", x + 16.0);
-        x += 30.0 + 6.4 * name.len() as f64;
+        x += 26.0 + 6.0 * name.len() as f64;
     }
     svg
 }
@@ -163,10 +171,10 @@ pub fn lines(title: &str, x: &Axis, y: &Axis, series: &[Series]) -> String {
 
 /// One bar of a group.
 pub struct Bar {
-    /// Its length; 1 is the whole width that the first bar of each group gets.
-    pub share: f64,
-    /// The number beside it.
-    pub value: f64,
+    /// Its length, 1 being the usual full width; `None` for a bar that is not there.
+    pub share: Option<f64>,
+    /// What stands beside it.
+    pub text: String,
 }
 
 /// Draws a group of bars for each label, the bars in the order of the legend.
@@ -176,7 +184,7 @@ pub fn bars(title: &str, legend: &[(String, &'static str)], groups: &[(String, V
     let group_height = legend.len() as f64 * THICK + GAP;
     let height = TOP + groups.len() as f64 * group_height + 8.0;
     let mut svg = open(title, height, legend);
-    let most = groups.iter().flat_map(|(_, bars)| bars).map(|bar| bar.share).fold(1.0, f64::max);
+    let most = groups.iter().flat_map(|(_, bars)| bars).filter_map(|bar| bar.share).fold(1.0, f64::max);
     let room = (WIDTH - LEFT - RIGHT - 60.0) / most;
     for (number, (label, bars)) in groups.iter().enumerate() {
         let top = TOP + number as f64 * group_height;
@@ -188,7 +196,7 @@ pub fn bars(title: &str, legend: &[(String, &'static str)], groups: &[(String, V
         );
         for (place, (bar, (_, colour))) in bars.iter().zip(legend).enumerate() {
             let y = top + place as f64 * THICK;
-            let length = bar.share * room;
+            let length = bar.share.unwrap_or_default() * room;
             let _ = writeln!(
                 svg,
                 "<rect x=\"{LEFT}\" y=\"{y:.1}\" width=\"{length:.1}\" height=\"{:.1}\" fill=\"{colour}\"/><text \
@@ -196,7 +204,7 @@ pub fn bars(title: &str, legend: &[(String, &'static str)], groups: &[(String, V
                 THICK - 2.0,
                 LEFT + length + 5.0,
                 y + THICK - 4.0,
-                short(bar.value)
+                bar.text
             );
         }
     }

@@ -6,6 +6,7 @@ mod chart;
 mod cpu;
 mod crowd;
 mod figures;
+mod goals;
 mod link;
 mod measure;
 mod message;
@@ -27,13 +28,15 @@ fn main() {
     let words: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let repository = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let workshop = Workshop::new(&repository.join("target/bench"));
+    // This very program is <target>/release/deps/milter-<hash>.
+    let program = std::env::current_exe().expect("our own path");
+    let workshop = Workshop::new(program.ancestors().nth(3).expect("Cargo's directory"));
     match words[..] {
-        ["quick"] => print!("{}", report::lines(&Plan::quick().run(&workshop))),
+        ["quick"] => print!("{}", goals::lines(&Plan::quick().run(&workshop))),
         ["full"] => {
             let figures = Plan::full().run(&workshop);
             report::write(&figures, &repository.join("docs")).expect("docs/ can be written");
-            print!("{}", report::lines(&figures));
+            print!("{}", goals::lines(&figures));
         }
         ["load", id, spec, messages] => {
             let mut scenarios = scenario::ALL.iter().chain(&scenario::EAGER);

@@ -2,7 +2,7 @@
 
 use crate::chart::{self, Axis, Bar, COLOURS, Series};
 use crate::figures::Figures;
-use crate::stats::quantile;
+use crate::stats::{quantile, short};
 use crate::subject::Subject;
 
 fn colour(subject: Subject) -> &'static str {
@@ -45,7 +45,7 @@ fn latency(figures: &Figures) -> String {
         .flat_map(|level| {
             Subject::ALL.map(|subject| {
                 let sorted = level.latencies(subject);
-                let shares = (1..=999).map(|share| f64::from(share) / 1000.0);
+                let shares = (1..=997).map(|share| f64::from(share) / 1000.0);
                 let points = shares
                     .map(|share| (quantile(&sorted, share).as_secs_f64() * 1e6, share * 100.0))
                     .collect();
@@ -76,10 +76,12 @@ fn calls(figures: &Figures) -> String {
         .rows
         .iter()
         .map(|row| {
-            let calls = |wanted| row.outcomes.iter().find(|o| o.subject == wanted).map_or(0.0, |o| o.calls);
-            let whole = calls(Subject::Debian);
-            let bars =
-                shown.iter().map(|&subject| Bar { share: calls(subject) / whole, value: calls(subject) });
+            let calls = |wanted| row.outcomes.iter().find(|o| o.subject == wanted).map(|o| o.calls);
+            let whole = calls(Subject::Debian).unwrap_or(1.0);
+            let bars = shown.iter().map(|&subject| Bar {
+                share: calls(subject).map(|calls| calls / whole),
+                text: calls(subject).map_or("not offered".to_owned(), short),
+            });
             (row.scenario.id.to_owned(), bars.collect())
         })
         .collect();

@@ -1,5 +1,5 @@
-//! What the figures say: a line for each target, and docs/performance.md with its tables. It states what was
-//! measured and how, and where others are better, from the figures alone.
+//! docs/performance.md with its tables. It states what was measured and how, and where others are better, from the
+//! figures alone.
 
 use std::fmt::Write;
 use std::fs;
@@ -7,151 +7,12 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use crate::crowd::{Busy, Silence};
 use crate::figures::{Figures, Level, Row};
+use crate::goals::{self, Goal, of, throughput};
 use crate::measure::Outcome;
 use crate::pictures;
 use crate::stats::{micros, short};
 use crate::subject::Subject;
-
-/// One target and what was reached.
-struct Goal {
-    id: String,
-    what: &'static str,
-    reached: f64,
-    wanted: f64,
-    at_least: bool,
-    limit: Option<f64>,
-    bare: Option<f64>,
-}
-
-impl Goal {
-    fn met(&self) -> bool {
-        if self.at_least { self.reached >= self.wanted } else { self.reached <= self.wanted }
-    }
-
-    fn bound(&self) -> String {
-        format!("{} {}", if self.at_least { ">=" } else { "<=" }, self.wanted)
-    }
-
-    fn verdict(&self) -> &'static str {
-        if self.met() { "met" } else { "MISSED" }
-    }
-}
-
-fn throughput(busy: &Busy) -> f64 {
-    busy.throughput
-}
-
-fn p99(busy: &Busy) -> f64 {
-    busy.latency(0.99).as_secs_f64()
-}
-
-fn of(outcomes: &[Outcome], subject: Subject) -> Option<&Outcome> {
-    outcomes.iter().find(|outcome| outcome.subject == subject)
-}
-
-/// The three goals of a scenario.
-fn scenario_goals(row: &Row) -> Vec<Goal> {
-    let Some((ours, debian)) = of(&row.outcomes, Subject::Ours).zip(of(&row.outcomes, Subject::Debian))
-    else {
-        return Vec::new();
-    };
-    let bare = of(&row.outcomes, Subject::Bare);
-    let scenario = row.scenario;
-    let goal = |what, reached, target: crate::scenario::Target, at_least, bare| Goal {
-        id: scenario.id.to_owned(),
-        what,
-        reached,
-        wanted: target.wanted,
-        at_least,
-        limit: target.limit,
-        bare,
-    };
-    vec![
-        goal(
-            "throughput",
-            ours.ratio.throughput,
-            scenario.throughput,
-            true,
-            bare.map(|b| b.ratio.throughput),
-        ),
-        goal("CPU", ours.ratio.cpu, scenario.cpu, false, bare.map(|b| b.ratio.cpu)),
-        goal("calls", ours.calls / debian.calls, scenario.calls, false, bare.map(|b| b.calls / debian.calls)),
-    ]
-}
-
-/// All others.
-fn other_goals(figures: &Figures) -> Vec<Goal> {
-    let mut goals = Vec::new();
-    let mut add = |id: &str, what, reached, wanted, at_least, bare| {
-        let limit = (what == "instructions").then_some(0.18);
-        goals.push(Goal { id: id.to_owned(), what, reached, wanted, at_least, limit, bare });
-    };
-    let instructions =
-        |subject| figures.instructions.iter().find(|(which, _)| *which == subject).map(|(_, n)| *n);
-    if let Some((ours, debian)) = instructions(Subject::Ours).zip(instructions(Subject::Debian)) {
-        let bare = instructions(Subject::Bare).map(|bare| bare / debian);
-        add("S1", "instructions", ours / debian, 0.30, false, bare);
-    }
-    for level in &figures.levels {
-        let to_debian = |subject| level.ratio(subject, Subject::Debian, throughput);
-        let bare = level.runs.iter().any(|(subject, _)| *subject == Subject::Bare);
-        match level.connections {
-            64 => {
-                let to_plain = |subject| level.ratio(subject, Subject::Plain, p99);
-                let ours = to_plain(Subject::Ours);
-                add(
-                    "64 busy",
-                    "p99 to plain threads",
-                    ours,
-                    0.8,
-                    false,
-                    bare.then(|| to_plain(Subject::Bare)),
-                );
-                let ours = to_debian(Subject::Ours);
-                add("64 busy", "throughput", ours, 1.3, true, bare.then(|| to_debian(Subject::Bare)));
-            }
-            1000 => {
-                let ours = to_debian(Subject::Ours);
-                add("1,000 busy", "throughput", ours, 2.0, true, bare.then(|| to_debian(Subject::Bare)));
-            }
-            _ => {}
-        }
-    }
-    let many = figures.rests.iter().find(|rest| rest.connections == 10_000);
-    let cost = |subject| many?.costs.iter().find(|(which, _)| *which == subject).map(|(_, silence)| silence);
-    if let Some(ours) = cost(Subject::Ours) {
-        let bare = |figure: fn(&Silence) -> f64| cost(Subject::Bare).map(figure);
-        let goals: [(&str, fn(&Silence) -> f64, f64); 4] = [
-            ("KiB per connection", |silence| silence.bytes / 1024.0, 1.0),
-            ("threads", |silence| silence.threads as f64, 64.0),
-            ("live p50 us", |silence| silence.busy.as_secs_f64() * 1e6, 60.0),
-            ("CPU share at rest", |silence| silence.cpu, 0.001),
-        ];
-        for (what, figure, wanted) in goals {
-            add("10,000 idle", what, figure(ours), wanted, false, bare(figure));
-        }
-    }
-    goals
-}
-
-/// One line for each scenario: ratios to Debian's libmilter, each with its target.
-pub fn lines(figures: &Figures) -> String {
-    let mut text = String::new();
-    let phrase =
-        |goal: &Goal| format!("{} {} ({} {})", goal.what, short(goal.reached), goal.bound(), goal.verdict());
-    for row in &figures.rows {
-        let goals: Vec<String> = scenario_goals(row).iter().map(phrase).collect();
-        let _ = writeln!(text, "{:12}{}", row.scenario.id, goals.join("  "));
-    }
-    let goals = other_goals(figures);
-    for group in goals.chunk_by(|one, next| one.id == next.id) {
-        let phrases: Vec<String> = group.iter().map(phrase).collect();
-        let _ = writeln!(text, "{:12}{}", group[0].id, phrases.join("  "));
-    }
-    text
-}
 
 fn goal_table(goals: &[Goal]) -> String {
     let mut text = String::from(
@@ -335,8 +196,7 @@ fn machine() -> String {
 
 /// Writes docs/performance.md and the charts that it shows.
 pub fn write(figures: &Figures, docs: &Path) -> std::io::Result<()> {
-    let mut goals: Vec<Goal> = figures.rows.iter().flat_map(scenario_goals).collect();
-    goals.extend(other_goals(figures));
+    let goals = goals::all(figures);
     let debian = figures.rows.first().and_then(|row| of(&row.outcomes, Subject::Debian));
     let bare = figures.rows.first().and_then(|row| of(&row.outcomes, Subject::Bare));
     let calls = |outcome: Option<&Outcome>| outcome.map_or("-".to_owned(), |outcome| short(outcome.calls));

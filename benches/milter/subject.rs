@@ -72,15 +72,16 @@ pub struct Wants {
 /// Where `make bench` has put the programs, and room for sockets.
 pub struct Workshop {
     programs: PathBuf,
+    library: PathBuf,
     sockets: tempfile::TempDir,
     started: Cell<u32>,
 }
 
 impl Workshop {
-    /// `programs` is the directory that `benches/bench.mk` fills.
-    pub fn new(programs: &Path) -> Self {
+    /// `target` is Cargo's directory, where make has built everything.
+    pub fn new(target: &Path) -> Self {
         let sockets = tempfile::Builder::new().prefix("milter-bench").tempdir().expect("a private directory");
-        Self { programs: programs.to_owned(), sockets, started: Cell::new(0) }
+        Self { programs: target.join("bench"), library: target.join("lib"), sockets, started: Cell::new(0) }
     }
 
     /// A directory that goes away at the end.
@@ -108,7 +109,7 @@ impl Workshop {
         let mut command = Command::new(&words[0]);
         command.args(&words[1..]);
         if subject == Subject::Ours {
-            command.env("LD_LIBRARY_PATH", self.programs.join("ours"));
+            command.env("LD_LIBRARY_PATH", &self.library);
         }
         let address = self.free_address(subject, wants.tcp);
         command.arg(address.spec());
@@ -123,7 +124,7 @@ impl Workshop {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .spawn()
-            .unwrap_or_else(|error| panic!("{words:?}: {error}; run `make bench-deps`"));
+            .unwrap_or_else(|error| panic!("{words:?}: {error}; build it with make"));
         let mut server = Server { child, address };
         server.wait_until_it_listens();
         server

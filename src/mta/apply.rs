@@ -1,8 +1,9 @@
 //! Applies what a filter wants changed, as Postfix 3.7 or Sendmail 8.17 does it.
 //!
 //! Both count fields in a list that starts with the `Received:` field of their own, which no filter sees: a
-//! field inserted at 0 stands above it, at 1 below. Sendmail's list has seven more entries behind it, for the
-//! fields that it would make up if they were missing. "The n-th field of a name" leaves the own field out.
+//! field inserted at 0 stands above it, at 1 below. Sendmail's list has an entry for every `H` line of its
+//! configuration, so seven more behind it for the fields that it would make up if they were missing. "The n-th
+//! field of a name" leaves the own field out.
 
 use super::change::Change;
 use super::envelope::{Envelope, Mailbox, arguments, bare};
@@ -30,7 +31,7 @@ enum Field {
     Phantom,
 }
 
-/// The entries of Sendmail's list behind its own `Received:`: Resent-Date, Date, Resent-From, From, Full-Name,
+/// The entries of Sendmail's list, with its standard configuration, behind its own `Received:`: Resent-Date, Date, Resent-From, From, Full-Name,
 /// Resent-Message-Id, Message-Id. They are there whether or not the message has such fields itself.
 const SENDMAIL_PHANTOMS: usize = 7;
 
@@ -68,7 +69,10 @@ impl Mail {
             Change::ChangeHeader { index, name, value } => {
                 match (self.find(name, *index), value.is_empty()) {
                     (Some(at), true) => drop(self.fields.remove(at)),
-                    (Some(at), false) => self.fields[at] = self.header(name, value, manner),
+                    (Some(at), false) => {
+                        let name = self.changed_name(at, name, manner);
+                        self.fields[at] = self.header(&name, value, manner);
+                    }
                     (None, true) => {}
                     (None, false) => self.add_header(name, value, manner),
                 }
@@ -128,6 +132,14 @@ impl Mail {
         };
         let before = usize::try_from(index.saturating_sub(1)).ok()?;
         self.fields.iter().enumerate().filter_map(same).nth(before)
+    }
+
+    /// The name of a field with a new value: Sendmail keeps the old spelling.
+    fn changed_name(&self, at: usize, given: &[u8], manner: Manner) -> Vec<u8> {
+        match (&self.fields[at], manner.like) {
+            (Field::Message(header), Like::Sendmail) => header.name().to_vec(),
+            _ => given.to_vec(),
+        }
     }
 
     /// A field out of what a filter gave. A filter that did not ask for leading spaces leaves the one behind the
@@ -204,15 +216,21 @@ mod tests {
         for like in [Like::Postfix, Like::Sendmail] {
             let change = |index, name, value| after(like, &[('m', index, name, value)]);
             assert_eq!(
-                change(1, "received", "new"),
-                "Received: own|received: new|X-A: a1|Subject: s|x-a: a2"
+                change(1, "Received", "new"),
+                "Received: own|Received: new|X-A: a1|Subject: s|x-a: a2"
             );
-            assert_eq!(change(2, "X-A", "new"), "Received: own|Received: one|X-A: a1|Subject: s|X-A: new");
             assert_eq!(change(0, "X-A", "new"), "Received: own|Received: one|X-A: new|Subject: s|x-a: a2");
             assert_eq!(change(1, "X-A", ""), "Received: own|Received: one|Subject: s|x-a: a2");
             assert_eq!(change(3, "X-A", ""), "Received: own|Received: one|X-A: a1|Subject: s|x-a: a2");
             assert_eq!(change(1, "N", "n"), "Received: own|Received: one|X-A: a1|Subject: s|x-a: a2|N: n");
         }
+    }
+
+    #[test]
+    fn a_changed_field_is_spelt_anew_or_not() {
+        let change = |like| after(like, &[('m', 2, "X-A", "new")]);
+        assert_eq!(change(Like::Postfix), "Received: own|Received: one|X-A: a1|Subject: s|X-A: new");
+        assert_eq!(change(Like::Sendmail), "Received: own|Received: one|X-A: a1|Subject: s|x-a: new");
     }
 
     #[test]

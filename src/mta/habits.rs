@@ -70,6 +70,18 @@ impl Like {
         }
     }
 
+    /// What "skip" means as the answer to a command. Neither MTA asks whether it was negotiated. To Postfix it means
+    /// no more commands of this kind; to Sendmail no body, or, before there is a header, nothing at all any more on
+    /// this connection.
+    pub(super) fn skips(self, kind: Kind) -> Skip {
+        match (self, kind) {
+            (Self::Postfix, kind) => Skip::Commands(kind),
+            (Self::Sendmail, Kind::Header | Kind::EndOfHeader | Kind::Body) => Skip::Commands(Kind::Body),
+            (Self::Sendmail, Kind::EndOfMessage) => Skip::Never,
+            (Self::Sendmail, _) => Skip::Everything,
+        }
+    }
+
     /// Whether several frames go out in one write when no answer is due in between: Postfix waits with writing
     /// until it has to read, Sendmail writes each frame by itself.
     pub(super) fn gathers_writes(self) -> bool {
@@ -91,6 +103,17 @@ impl Like {
     pub(super) fn quits_after_verdict(self) -> bool {
         self == Self::Sendmail
     }
+}
+
+/// What "skip" means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Skip {
+    /// No more of these commands in this message.
+    Commands(Kind),
+    /// The filter is done with the client, and accepts.
+    Everything,
+    /// It must not be said here.
+    Never,
 }
 
 /// The newest protocol version.

@@ -16,7 +16,6 @@ const READ_SIZE: usize = 64 * 1024;
 pub struct Link {
     stream: Stream,
     timeout: Duration,
-    max_payload: usize,
     /// Frames that wait to be sent.
     outgoing: Vec<u8>,
     /// Received and not yet used: what stands behind `used`.
@@ -27,19 +26,7 @@ pub struct Link {
 impl Link {
     /// Takes a connected stream. Every answer has `timeout` to come in.
     pub fn new(stream: Stream, timeout: Duration) -> Self {
-        Self {
-            stream,
-            timeout,
-            max_payload: DEFAULT_MAX_PAYLOAD,
-            outgoing: Vec::new(),
-            incoming: Vec::new(),
-            used: 0,
-        }
-    }
-
-    /// Sets the largest payload that may come in.
-    pub fn set_max_payload(&mut self, bytes: usize) {
-        self.max_payload = bytes;
+        Self { stream, timeout, outgoing: Vec::new(), incoming: Vec::new(), used: 0 }
     }
 
     /// The buffer that the next [`flush`](Self::flush) sends: append frames to it.
@@ -79,7 +66,7 @@ impl Link {
         self.used = 0;
         let deadline = Instant::now() + self.timeout;
         let size = loop {
-            let measured = frame::measure(&self.incoming, self.max_payload)
+            let measured = frame::measure(&self.incoming, DEFAULT_MAX_PAYLOAD)
                 .map_err(|error| Error::Protocol { during, fault: Fault::Frame(error) })?;
             match measured {
                 Some(size) if self.incoming.len() >= size => break size,
@@ -189,9 +176,8 @@ mod tests {
         assert_eq!(fault(link.receive(Kind::Helo).unwrap_err()), Fault::Frame(FrameError::Empty));
 
         let (mut link, mut peer) = pair(LONG);
-        link.set_max_payload(2);
-        peer.write_all(b"\0\0\0\x04").unwrap();
-        let too_long = FrameError::TooLong { payload: 3, max: 2 };
+        peer.write_all(b"\0\x01\0\x01").unwrap();
+        let too_long = FrameError::TooLong { payload: 65_536, max: 65_535 };
         assert_eq!(fault(link.receive(Kind::Helo).unwrap_err()), Fault::Frame(too_long));
     }
 

@@ -7,15 +7,19 @@ use super::apply::{Mail, Manner};
 use super::change::Change;
 use super::envelope::{Envelope, Mailbox};
 use super::error::Error;
-use super::habits::Like;
+use super::habits::{Like, Skip};
 use super::macros::MacroValues;
 use super::message::{Header, Message};
 use super::request::Request;
 use super::session::{Exchange, Session, Verdict};
+use crate::protocol::frame::DEFAULT_MAX_PAYLOAD;
 use crate::protocol::{Kind, Peer};
 
 /// The name that the MTA gives itself.
 pub const HOST_NAME: &str = "mx.example.org";
+
+/// The address on which it takes mail.
+const HOST_ADDRESS: &str = "192.0.2.25";
 
 /// An SMTP client.
 #[derive(Debug, Clone)]
@@ -121,9 +125,10 @@ pub enum Disposition {
 }
 
 impl Disposition {
-    /// What a verdict decides, if anything.
-    fn of(verdict: &Verdict) -> Option<Self> {
-        match verdict {
+    /// What a command's end decides, if anything.
+    fn of(exchange: &Exchange, like: Like) -> Option<Self> {
+        match exchange.verdict() {
+            Verdict::Skip if like.skips(exchange.command) == Skip::Everything => Some(Self::Accepted),
             Verdict::Continue | Verdict::Skip => None,
             Verdict::Accept => Some(Self::Accepted),
             Verdict::Reject => Some(Self::Rejected(None)),
@@ -185,7 +190,7 @@ impl<'a> Player<'a> {
         let client = self.client;
         let connect = Request::Connect { host: &client.name, peer: client.address.peer() };
         for request in [connect, Request::Helo(&client.helo)] {
-            let disposition = Disposition::of(self.ask(&request)?.verdict());
+            let disposition = Disposition::of(&self.ask(&request)?, self.like);
             // Postfix does not know what it should discard before there is a message.
             let void = disposition == Some(Disposition::Discarded) && self.like == Like::Postfix;
             if let Some(disposition) = disposition.filter(|_| !void) {
@@ -226,8 +231,13 @@ impl<'a> Player<'a> {
             }
             Err(Stop::Failed(error)) => return Err(error),
         }
-        let given_up = delivery.disposition == Disposition::GivenUp
-            || delivery.mail.envelope.recipients.is_empty() && delivery.decided_by == Kind::Rcpt;
+        let given_up = match (&delivery.disposition, delivery.decided_by) {
+            (Disposition::GivenUp, _) => true,
+            (Disposition::Rejected(_) | Disposition::TempFailed(_), Kind::Rcpt) => true,
+            // Here the client still goes on; Sendmail tells the filter that nothing will follow.
+            (Disposition::Discarded, Kind::Rcpt | Kind::Data) => true,
+            _ => false,
+        };
         if given_up || self.like.aborts_always() {
             self.abort(if given_up { "" } else { "as Postfix does behind every message" })?;
         }
@@ -279,32 +289,27 @@ impl<'a> Player<'a> {
             _ => Ok(()),
         };
         self.session.begin_message();
-        self.forget_message();
-        self.describe_sender(&envelope.sender);
-        if self.like == Like::Sendmail {
-            self.values.set("i", submission.queue_id.as_str());
-        }
+        self.describe_sender(&envelope.sender, &submission.queue_id);
         self.decide(&Request::Mail(&envelope.sender))?;
         give_up(Kind::Mail)?;
         self.play_recipients(submission, delivery)?;
         give_up(Kind::Rcpt)?;
+        self.describe_data(&envelope.recipients);
         self.decide(&Request::Data)?;
         give_up(Kind::Data)?;
+        self.describe_message(message);
         for header in &message.headers {
             self.decide(&Request::Header(header))?;
         }
         give_up(Kind::Header)?;
         self.decide(&Request::EndOfHeader)?;
         give_up(Kind::EndOfHeader)?;
-        for piece in message.body_for_filter().chunks(self.session.max_payload()) {
+        for piece in message.body_for_filter().chunks(DEFAULT_MAX_PAYLOAD) {
             self.decide(&Request::Body(piece))?;
         }
         give_up(Kind::Body)?;
-        if let Some(id) = message.headers.iter().find(|header| header.is_named(b"Message-ID")) {
-            self.values.set("msg_id", id.value_for_filter(false).trim_ascii());
-        }
         let last = self.ask(&Request::EndOfMessage)?;
-        let disposition = Disposition::of(last.verdict());
+        let disposition = Disposition::of(&last, self.like);
         delivery.changes = last.changes;
         Err(Stop::Decided(Kind::EndOfMessage, disposition.unwrap_or(Disposition::Accepted)))
     }
@@ -315,8 +320,8 @@ impl<'a> Player<'a> {
         let mut last_refusal = None;
         for recipient in &submission.envelope.recipients {
             self.describe_recipient(recipient, accepted.len());
-            let verdict = self.ask(&Request::Rcpt(recipient))?.verdict().clone();
-            match Disposition::of(&verdict) {
+            let exchange = self.ask(&Request::Rcpt(recipient))?;
+            match Disposition::of(&exchange, self.like) {
                 None => {
                     accepted.push(recipient.clone());
                     // Postfix names a message when it has its first recipient.
@@ -328,7 +333,7 @@ impl<'a> Player<'a> {
                     return Err(Stop::Decided(Kind::Rcpt, end));
                 }
                 Some(refusal) => {
-                    delivery.refused.push((recipient.clone(), verdict));
+                    delivery.refused.push((recipient.clone(), exchange.verdict().clone()));
                     last_refusal = Some(refusal);
                 }
             }
@@ -345,6 +350,9 @@ impl<'a> Player<'a> {
         let exchange = self.session.tell(request, &self.values)?;
         self.between_messages =
             request.kind() == Kind::EndOfMessage && *exchange.verdict() == Verdict::Continue;
+        if exchange.verdict() == &Verdict::Skip && self.like.skips(request.kind()) == Skip::Everything {
+            self.decided = Some((request.kind(), Disposition::Accepted));
+        }
         (self.observer)(&exchange);
         Ok(exchange)
     }
@@ -359,7 +367,7 @@ impl<'a> Player<'a> {
 
     /// Asks, and stops if the answer decides on the message.
     fn decide(&mut self, request: &Request<'_>) -> Result<(), Stop> {
-        match Disposition::of(self.ask(request)?.verdict()) {
+        match Disposition::of(&self.ask(request)?, self.like) {
             Some(disposition) => Err(Stop::Decided(request.kind(), disposition)),
             None => Ok(()),
         }
@@ -369,19 +377,28 @@ impl<'a> Player<'a> {
     fn introduce(&mut self) {
         let client = self.client;
         let values = &mut self.values;
-        let (daemon, version) = match self.like {
-            Like::Postfix => (HOST_NAME, "Postfix 3.7.11"),
-            Like::Sendmail => ("MTA", "8.17.1.9"),
-        };
         values.set("j", HOST_NAME);
-        values.set("daemon_name", daemon);
-        values.set("daemon_addr", "192.0.2.25");
-        values.set("if_name", HOST_NAME);
-        values.set("if_addr", "192.0.2.25");
-        values.set("v", version);
+        values.set("daemon_addr", HOST_ADDRESS);
+        values.set("daemon_port", "25");
+        let connections = match self.like {
+            Like::Postfix => {
+                values.set("daemon_name", HOST_NAME);
+                values.set("v", "Postfix 3.7.11");
+                "0"
+            }
+            Like::Sendmail => {
+                values.set("daemon_name", "MTA");
+                values.set("v", "8.17.1.9");
+                values.set("if_name", HOST_NAME);
+                values.set("if_addr", HOST_ADDRESS);
+                "1"
+            }
+        };
+        values.set("client_connections", connections);
         values.set("_", client.name_and_address());
         values.set("client_name", client.known_name());
         values.set("client_ptr", client.known_name());
+        values.set("client_resolve", if client.known_name() == client.name { "OK" } else { "FAIL" });
         if let Some(address) = client.address.text() {
             values.set("client_addr", address);
         }
@@ -390,19 +407,18 @@ impl<'a> Player<'a> {
         }
     }
 
-    fn forget_message(&mut self) {
-        for name in ["i", "mail_addr", "mail_host", "mail_mailer", "rcpt_addr", "rcpt_host", "rcpt_mailer"] {
-            self.values.unset(name);
-        }
-        self.values.unset("nrcpts");
-        self.values.unset("msg_id");
-    }
-
-    fn describe_sender(&mut self, sender: &Mailbox) {
+    /// Another message begins. Postfix names it when it has its first recipient.
+    fn describe_sender(&mut self, sender: &Mailbox, queue_id: &str) {
+        self.forget(&["i", "mail_host", "mail_mailer", "rcpt_addr", "rcpt_host", "rcpt_mailer", "msg_id"]);
+        self.introduce();
         self.values.set("mail_addr", sender.address.clone());
         if !sender.domain().is_empty() {
             self.values.set("mail_host", sender.domain());
             self.values.set("mail_mailer", self.mailer());
+        }
+        if self.like == Like::Sendmail {
+            self.values.set("i", queue_id);
+            self.values.set("nrcpts", "0");
         }
     }
 
@@ -410,7 +426,44 @@ impl<'a> Player<'a> {
         self.values.set("rcpt_addr", recipient.address.clone());
         self.values.set("rcpt_host", recipient.domain());
         self.values.set("rcpt_mailer", self.mailer());
-        self.values.set("nrcpts", (accepted_before + 1).to_string());
+        if self.like == Like::Sendmail {
+            self.values.set("nrcpts", (accepted_before + 1).to_string());
+        }
+    }
+
+    /// With DATA, Postfix describes the first recipient once more, Sendmail none.
+    fn describe_data(&mut self, recipients: &[Mailbox]) {
+        match (self.like, recipients.first()) {
+            (Like::Postfix, Some(first)) => self.describe_recipient(first, 0),
+            _ => self.forget(&["rcpt_addr", "rcpt_host", "rcpt_mailer"]),
+        }
+    }
+
+    /// The part of Postfix that reads the message knows little of the envelope; Sendmail knows the message's name.
+    fn describe_message(&mut self, message: &Message) {
+        match self.like {
+            Like::Postfix => self.forget(&[
+                "mail_addr",
+                "mail_host",
+                "mail_mailer",
+                "rcpt_addr",
+                "rcpt_host",
+                "rcpt_mailer",
+                "client_resolve",
+                "client_connections",
+            ]),
+            Like::Sendmail => {
+                if let Some(id) = message.headers.iter().find(|header| header.is_named(b"Message-ID")) {
+                    self.values.set("msg_id", id.value_for_filter(false).trim_ascii());
+                }
+            }
+        }
+    }
+
+    fn forget(&mut self, names: &[&str]) {
+        for name in names {
+            self.values.unset(name);
+        }
     }
 
     fn mailer(&self) -> &'static str {

@@ -4,21 +4,16 @@
 
 use super::change::{Brought, Change};
 use super::error::{Error, Fault};
-use super::habits::{Like, OLDEST_VERSION, since_version};
+use super::habits::{Like, OLDEST_VERSION, Skip, since_version};
 use super::link::Link;
 use super::macros::{Definitions, MacroLists, MacroValues};
 use super::request::Request;
 use crate::protocol::command::encode;
-use crate::protocol::frame::DEFAULT_MAX_PAYLOAD;
 use crate::protocol::reply::Negotiated;
 use crate::protocol::{Actions, Answer, Kind, MacroStage, Offer, Reply, Stage, Steps};
 
 /// Frames that wait for company are sent when there are this many bytes of them.
 const GATHER_LIMIT: usize = 64 * 1024;
-
-/// The payload of the largest frames that may be negotiated.
-const LARGE_PAYLOADS: [(Steps, usize); 2] =
-    [(Steps::MDS_1M, 1024 * 1024 - 1), (Steps::MDS_256K, 256 * 1024 - 1)];
 
 /// A filter's answer to a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,7 +28,7 @@ pub enum Verdict {
     TempFail,
     /// Accepted, as far as the client knows, and thrown away.
     Discard,
-    /// No more of this kind for this message.
+    /// Enough seen; how much is left out depends on the MTA.
     Skip,
     /// Refused with an SMTP reply of the filter's own; `4` in front means for now.
     Custom(Vec<u8>),
@@ -158,9 +153,7 @@ impl Session {
                 None => lists.add(MacroStage::Connect, &setting.name),
             }
         }
-        let mut session = Self { link, like, lists, agreed, actions, steps, skipped: Vec::new() };
-        session.link.set_max_payload(session.max_payload());
-        Ok(session)
+        Ok(Self { link, like, lists, agreed, actions, steps, skipped: Vec::new() })
     }
 
     /// What the filter answered to the offer.
@@ -181,12 +174,6 @@ impl Session {
     /// Whether header values have their leading space, both ways.
     pub fn leading_space(&self) -> bool {
         self.steps.contains(Steps::HDR_LEADSPC)
-    }
-
-    /// The most bytes that a frame carries: the size of a piece of the body.
-    pub fn max_payload(&self) -> usize {
-        let large = LARGE_PAYLOADS.iter().find(|(step, _)| self.steps.contains(*step));
-        large.map_or(DEFAULT_MAX_PAYLOAD, |(_, bytes)| *bytes)
     }
 
     /// Forgets what was skipped: another message begins.
@@ -325,13 +312,12 @@ impl Session {
             let (kind, length) = (frame.kind, frame.payload.len());
             let modification = match Answer::decode(kind, frame.payload) {
                 Some(Answer::Modification(modification)) => modification,
-                Some(Answer::Reply(Reply::Skip))
-                    if !self.steps.contains(Steps::SKIP) || !may_skip(during) =>
-                {
-                    return broken(Fault::OutOfPlace { kind });
-                }
                 Some(Answer::Reply(Reply::Skip)) => {
-                    self.skipped.push(during);
+                    match self.like.skips(during) {
+                        Skip::Commands(skipped) => self.skipped.push(skipped),
+                        Skip::Everything => {}
+                        Skip::Never => return broken(Fault::OutOfPlace { kind }),
+                    }
                     return Ok(Verdict::Skip);
                 }
                 Some(Answer::Reply(reply)) => return Ok(reply.into()),
@@ -365,9 +351,4 @@ fn collect(changes: &mut Vec<Change>, change: Change) {
         }
     }
     changes.push(change);
-}
-
-/// Commands that come several times in a message.
-fn may_skip(kind: Kind) -> bool {
-    matches!(kind, Kind::Rcpt | Kind::Header | Kind::Body)
 }

@@ -285,11 +285,34 @@ fn answers_that_were_waived_are_not_awaited() {
 }
 
 #[test]
-fn skipped_commands_come_back_with_the_next_message() {
-    let script = vec![(b'R', reply(Reply::Skip)), (b'L', reply(Reply::Skip))];
-    let played = play(Like::Sendmail, Actions::empty(), Steps::SKIP, script);
-    assert_eq!(played.filter.commands(), "OCHMRTLNBEMRRTLLLNBEQ");
-    assert_eq!(played.deliveries[0].mail.envelope.recipients.len(), 2);
+fn skip_means_what_the_mta_takes_it_for() {
+    for (like, on, commands) in [
+        (Like::Postfix, b'C', "OCHMRRTLLLNBEA"),
+        (Like::Postfix, b'R', "OCHMRTLLLNBEA"),
+        (Like::Postfix, b'L', "OCHMRRTLNBEA"),
+        (Like::Postfix, b'B', "OCHMRRTLLLNBEA"),
+        (Like::Postfix, b'E', "OCHMRRTLLLNBEA"),
+        (Like::Sendmail, b'M', "OCHM"),
+        (Like::Sendmail, b'R', "OCHMR"),
+        (Like::Sendmail, b'L', "OCHMRRTLLLNE"),
+        (Like::Sendmail, b'N', "OCHMRRTLLLNE"),
+    ] {
+        let second = match (like, on) {
+            (Like::Postfix, _) => "MRRTLLLNBEAAQ",
+            (Like::Sendmail, b'M' | b'R') => "Q",
+            (Like::Sendmail, _) => "MRRTLLLNBEQ",
+        };
+        let played = play(like, Actions::empty(), Steps::SKIP, vec![(on, reply(Reply::Skip))]);
+        assert_eq!(played.deliveries[0].disposition, Disposition::Accepted);
+        assert_eq!(played.deliveries[0].mail.envelope.recipients.len(), 2);
+        assert_eq!(played.filter.commands(), format!("{commands}{second}"));
+    }
+    let agreed = wants(6, Actions::empty(), Steps::empty());
+    let at_end = play_with(Like::Sendmail, agreed, vec![(b'E', reply(Reply::Skip))], Vec::new(), None);
+    assert!(
+        matches!(at_end, Err(Error::Protocol { fault: Fault::OutOfPlace { kind: b's' }, .. })),
+        "to Sendmail, skip is no answer to the end of the message"
+    );
 }
 
 #[test]
@@ -343,7 +366,7 @@ fn a_verdict_ends_the_message() {
     for (on, answer, commands, disposition) in [
         (b'M', Reply::Reject, "OCHMMRRTLLLNBEQ", Disposition::Rejected(None)),
         (b'M', Reply::Accept, "OCHMMRRTLLLNBEQ", Disposition::Accepted),
-        (b'R', Reply::Discard, "OCHMRMRRTLLLNBEQ", Disposition::Discarded),
+        (b'R', Reply::Discard, "OCHMRAMRRTLLLNBEQ", Disposition::Discarded),
         (b'T', Reply::TempFail, "OCHMRRTMRRTLLLNBEQ", Disposition::TempFailed(None)),
         (b'L', Reply::Accept, "OCHMRRTLMRRTLLLNBEQ", Disposition::Accepted),
         (b'B', Reply::Discard, "OCHMRRTLLLNBMRRTLLLNBEQ", Disposition::Discarded),
@@ -440,32 +463,21 @@ fn clients_change_behind_a_message_that_passed() {
 }
 
 #[test]
-fn large_pieces_can_be_negotiated() {
-    let session = |steps| {
-        let mut offer = offer(6);
-        offer.steps |= Steps::MDS_256K | Steps::MDS_1M;
-        let agreed = wants(6, Actions::empty(), steps);
-        open(Like::Sendmail, offer, agreed, Vec::new(), &MacroValues::default()).0.unwrap()
-    };
-    assert_eq!(session(Steps::empty()).max_payload(), 65_535);
-    assert_eq!(session(Steps::MDS_256K).max_payload(), 262_143);
-    assert_eq!(session(Steps::MDS_1M).max_payload(), 1_048_575);
-}
-
-#[test]
 fn pieces_of_the_body_are_as_large_as_frames_may_be() {
-    let body = vec![b'x'; 65_535 * 2 + 1];
-    let mut played = Vec::new();
     let values = MacroValues::default();
     let agreed = wants(6, Actions::empty(), Steps::empty());
     let (session, filter) = open(Like::Sendmail, offer(6), agreed, Vec::new(), &values);
-    let mut session = session.unwrap();
-    for piece in body.chunks(session.max_payload()) {
-        played.push(session.tell(&Request::Body(piece), &values).unwrap().argument);
-    }
-    session.close();
-    assert_eq!(played, [&b"65535 bytes"[..], b"65535 bytes", b"1 bytes"]);
-    assert_eq!(filter.commands(), "OBBB");
+    let client = client();
+    let message = Message::parse(&[b"A: b\n\n", &[b'x'; 65_535 * 2][..]].concat());
+    let mut observer = |_: &Exchange| {};
+    let mut player = Player::new(session.unwrap(), Like::Sendmail, &client, values, &mut observer);
+    player.greet(&[]).unwrap();
+    player.deliver(&submission(&message, None)).unwrap();
+    player.leave().unwrap();
+    let frames = filter.frames();
+    let pieces: Vec<_> =
+        frames.iter().filter(|(kind, _)| *kind == b'B').map(|(_, piece)| piece.len()).collect();
+    assert_eq!(pieces, [65_535, 65_535, 2]);
 }
 
 /// What went wrong with a filter that answers a command in this way.
@@ -484,7 +496,6 @@ fn filters_that_break_the_protocol() {
     let quarantine = Modification::Quarantine(b"why");
     for (on, answer, during, expected) in [
         (b'H', b"\0\0\0\x01Z".to_vec(), Kind::Helo, Fault::Malformed { kind: b'Z', length: 0 }),
-        (b'B', reply(Reply::Skip), Kind::Body, Fault::OutOfPlace { kind: b's' }),
         (b'N', modifications(&[add], Reply::Continue), Kind::EndOfHeader, Fault::OutOfPlace { kind: b'h' }),
         (
             b'E',

@@ -75,13 +75,16 @@ pub fn inet_aton(text: &[u8]) -> Option<Ipv4Addr> {
 fn c_number(text: &[u8]) -> Option<u32> {
     let (digits, radix) = match text {
         [b'0', b'x' | b'X', digits @ ..] => (digits, 16),
-        [b'0', _, ..] => (&text[1..], 8),
+        [b'0', digits @ ..] if !digits.is_empty() => (digits, 8),
         _ => (text, 10),
     };
-    if digits.first() == Some(&b'+') {
-        return None; // from_str_radix would take a sign
+    if digits.is_empty() {
+        return None;
     }
-    u32::from_str_radix(std::str::from_utf8(digits).ok()?, radix).ok()
+    digits.iter().try_fold(0_u32, |number, &digit| {
+        let digit = char::from(digit).to_digit(radix)?;
+        number.checked_mul(radix)?.checked_add(digit)
+    })
 }
 
 #[cfg(test)]

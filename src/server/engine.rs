@@ -40,6 +40,9 @@ const REST: Duration = Duration::from_millis(100);
 /// At most one complaint about a shortage in this time.
 const COMPLAIN_EVERY: Duration = Duration::from_secs(10);
 
+/// At least one look for expired sessions in this time: the timeout may have been changed meanwhile.
+const LONGEST_LOOK: Duration = Duration::from_secs(60);
+
 /// How many contexts of ended sessions are kept, so that a late call of a filter's helper thread fails instead
 /// of reading freed memory.
 const REMEMBERED: usize = 256;
@@ -63,7 +66,8 @@ struct Shared<F> {
     filter: F,
     settings: Settings,
     shutdown: Arc<Shutdown>,
-    listener: Listener,
+    /// `None` once the server stops.
+    listener: Mutex<Option<Arc<Listener>>>,
     poller: Epoll,
     waiting_room: Mutex<WaitingRoom>,
     remembered: Mutex<VecDeque<Arc<Context>>>,
@@ -123,7 +127,7 @@ impl<F: Filter> Engine<F> {
             filter,
             settings,
             shutdown: Arc::new(Shutdown::new()?),
-            listener,
+            listener: Mutex::new(Some(Arc::new(listener))),
             poller,
             waiting_room: Mutex::default(),
             remembered: Mutex::default(),
@@ -186,7 +190,10 @@ impl<F: Filter> Engine<F> {
     }
 
     fn end_sessions(&self) {
-        self.shared.listener.refuse();
+        // An acceptor that waits, or is about to, closes the socket for good when it lets go of it.
+        if let Some(listener) = self.shared.listener.lock().take() {
+            listener.refuse();
+        }
         self.shared.waiting_room.lock().nudge_ending();
     }
 
@@ -197,7 +204,7 @@ impl<F: Filter> Engine<F> {
         // Each look costs time for every silent session, so there are not too many looks; a session that falls silent
         // from now on has nearly its whole timeout before it.
         let soonest = now + (silence / 64).clamp(Duration::from_millis(10), Duration::from_secs(1));
-        let latest = now + silence.saturating_sub(MOMENT);
+        let latest = now + silence.saturating_sub(MOMENT).min(LONGEST_LOOK);
         let next = self.shared.waiting_room.lock().expire(now);
         next.unwrap_or(latest).min(latest).max(soonest)
     }
@@ -280,7 +287,8 @@ impl<F: Filter> Shared<F> {
     }
 
     fn wait_for_connection(&self) -> Work {
-        let accepted = self.listener.accept(self.shutdown.alarm(false));
+        let Some(listener) = self.listener.lock().clone() else { return Work::Over };
+        let accepted = listener.accept(self.shutdown.alarm(false));
         if self.shutdown.has_begun() {
             return Work::Over; // and a connection that came too late is closed
         }
@@ -293,8 +301,11 @@ impl<F: Filter> Shared<F> {
                 Work::Over
             }
             Err(error) => {
-                self.complain(format_args!("cannot accept a connection: {error}"));
-                self.rest();
+                // The system looks for a descriptor before it looks for a connection: perhaps nobody misses it.
+                if listener.is_wanted(self.shutdown.alarm(false)) {
+                    self.complain(format_args!("cannot accept a connection: {error}"));
+                    self.rest();
+                }
                 Work::Nothing
             }
         }

@@ -80,11 +80,11 @@ impl Listener {
     /// Prepares for [`Self::accept`].
     ///
     /// # Errors
-    /// As setsockopt(2).
+    /// As setsockopt(2) and fcntl(2).
     pub fn prepare(&mut self) -> io::Result<()> {
         // Not before: between opening and serving a daemon forks.
         self.is_exclusive = self.opened_by == Some(std::process::id());
-        self.socket.set_patience(LONGEST_WAIT)
+        if self.is_exclusive { self.socket.set_patience(LONGEST_WAIT) } else { self.socket.set_nonblocking() }
     }
 
     /// Waits for a connection and accepts it; `None` if there is none for [`LONGEST_WAIT`], or after
@@ -93,12 +93,9 @@ impl Listener {
     /// # Errors
     /// See accept(2).
     pub fn accept(&self, stopping: BorrowedFd<'_>) -> io::Result<Option<Socket>> {
-        if !self.is_exclusive {
-            // Nobody can end an accept on it without hurting the others, so it must not block for long.
-            let deadline = Instant::now() + LONGEST_WAIT;
-            if sys::wait(self.as_fd(), Interest::Read, stopping, deadline)? != Woken::Ready {
-                return Ok(None);
-            }
+        // Nobody can end an accept on a shared socket without hurting the others, so it must not block.
+        if !self.is_exclusive && !self.is_wanted(stopping) {
+            return Ok(None);
         }
         match self.socket.accept() {
             Ok(socket) => Ok(Some(socket)),
@@ -107,6 +104,13 @@ impl Listener {
                 _ => Err(error),
             },
         }
+    }
+
+    /// Waits for a connection without accepting it; `false` if there is none for [`LONGEST_WAIT`], or when
+    /// `stopping` becomes readable.
+    pub fn is_wanted(&self, stopping: BorrowedFd<'_>) -> bool {
+        let deadline = Instant::now() + LONGEST_WAIT;
+        matches!(sys::wait(self.as_fd(), Interest::Read, stopping, deadline), Ok(Woken::Ready))
     }
 
     /// Refuses connections from now on, and ends the waits of [`Self::accept`].

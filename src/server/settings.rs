@@ -68,7 +68,12 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { backlog: 20, limits: Arc::default(), drain: Duration::from_secs(5), threads: Threads::Shared }
+        Self {
+            backlog: libc::SOMAXCONN,
+            limits: Arc::default(),
+            drain: Duration::from_secs(5),
+            threads: Threads::Shared,
+        }
     }
 }
 

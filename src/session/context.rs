@@ -4,7 +4,7 @@
 
 use super::eom::{EomScope, NotSent};
 use super::link::Link;
-use crate::protocol::reply::Negotiated;
+use crate::protocol::reply::{Negotiated, TooLarge};
 use crate::protocol::{Actions, Agreement, MacroStage, MacroStore, Modification, Reply, SmtpReply};
 use parking_lot::Mutex;
 use std::ffi::c_void;
@@ -179,13 +179,19 @@ impl Context {
 
     /// Answers with the stored reply, if it is a permanent one (`5`) or a temporary one (`4`) as asked for; it
     /// is used up by that.
-    pub(super) fn answer_stored(&self, permanent: bool) -> bool {
+    ///
+    /// # Errors
+    /// It is larger than the largest frame.
+    pub(super) fn answer_stored(&self, permanent: bool) -> Result<bool, TooLarge> {
         let shared = &mut *self.shared.lock();
         let Some(reply) = shared.reply.take_if(|reply| reply.is_permanent() == permanent) else {
-            return false;
+            return Ok(false);
         };
+        if reply.as_bytes().len() >= self.max_payload {
+            return Err(TooLarge);
+        }
         Reply::Custom(reply.as_bytes()).encode(&mut shared.outbox);
-        true
+        Ok(true)
     }
 
     /// Sends what has gathered.
@@ -194,12 +200,9 @@ impl Context {
     /// Why sending failed, now or before.
     pub(super) fn flush(&self) -> Result<(), io::Error> {
         let shared = &mut *self.shared.lock();
-        match shared.flush() {
-            Ok(()) => Ok(()),
-            Err(_) => {
-                Err(shared.broken.as_ref().map_or(io::ErrorKind::NotConnected.into(), |e| e.kind().into()))
-            }
-        }
+        shared
+            .flush()
+            .map_err(|_| shared.broken.as_ref().map_or(io::ErrorKind::NotConnected, io::Error::kind).into())
     }
 
     /// Opens or closes the time for modifications.
@@ -237,8 +240,6 @@ impl Context {
         // cannot be sent, nobody is there to see them.
         let _ = shared.flush();
         shared.link = None;
-        // A buffer that could not be sent must not reach the next session.
-        shared.outbox.clear();
         shared.macros = MacroStore::default();
         shared.macro_lists = Vec::new();
         shared.reply = None;

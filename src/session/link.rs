@@ -160,28 +160,32 @@ impl Link {
     /// # Errors
     /// The connection broke, the MTA did not take the bytes within the timeout, or the process aborts.
     #[inline]
-    pub(super) fn send(&self, mut bytes: &[u8]) -> io::Result<()> {
-        let mut deadline = None;
-        while !bytes.is_empty() {
+    pub(super) fn send(&self, bytes: &[u8]) -> io::Result<()> {
+        match self.socket.try_send(bytes) {
+            Ok(count) if count == bytes.len() => Ok(()),
+            Ok(count) => self.send_slowly(&bytes[count..]),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.send_slowly(bytes),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// [`Self::send`] for an MTA that is slower than the filter.
+    #[cold]
+    fn send_slowly(&self, mut bytes: &[u8]) -> io::Result<()> {
+        let deadline = Instant::now() + self.timeouts.frame;
+        loop {
+            match sys::wait(self.socket.as_fd(), Interest::Write, self.shutdown.alarm(true), deadline)? {
+                Woken::Ready => {}
+                Woken::Alarm => return Err(io::ErrorKind::ConnectionAborted.into()),
+                Woken::TimedOut => return Err(io::ErrorKind::TimedOut.into()),
+            }
             match self.socket.try_send(bytes) {
+                Ok(count) if count == bytes.len() => return Ok(()),
                 Ok(count) => bytes = &bytes[count..],
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    let deadline = *deadline.get_or_insert_with(|| Instant::now() + self.timeouts.frame);
-                    match sys::wait(
-                        self.socket.as_fd(),
-                        Interest::Write,
-                        self.shutdown.alarm(true),
-                        deadline,
-                    )? {
-                        Woken::Ready => {}
-                        Woken::Alarm => return Err(io::ErrorKind::ConnectionAborted.into()),
-                        Woken::TimedOut => return Err(io::ErrorKind::TimedOut.into()),
-                    }
-                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => return Err(error),
             }
         }
-        Ok(())
     }
 }
 
@@ -263,12 +267,19 @@ impl Inbox {
     /// that; receiving 0 bytes then ends the session.
     #[inline]
     fn room(&mut self) -> &mut [u8] {
-        self.uncover();
-        let Some(buffer) = &mut self.buffer else { return &mut [] };
-        if self.start == self.end {
-            (self.start, self.end) = (0, 0);
-            return self.free();
+        if self.is_empty() {
+            (self.start, self.end, self.covered) = (0, 0, None);
+        } else {
+            self.make_room();
         }
+        self.free()
+    }
+
+    /// Moves a frame that has come in part to the front, and makes the buffer large enough for the rest of it.
+    #[cold]
+    fn make_room(&mut self) {
+        self.uncover();
+        let Some(buffer) = &mut self.buffer else { return };
         buffer.copy_within(self.start..self.end, 0);
         (self.start, self.end) = (0, self.end - self.start);
         // The frame's length was checked against the limit before anyone came here for more bytes.
@@ -276,9 +287,8 @@ impl Inbox {
             && length > buffer.len() - 1
             && self.grow(length).is_err()
         {
-            return &mut [];
+            self.buffer = None;
         }
-        self.free()
     }
 
     /// What is behind the received bytes, but for the last byte.

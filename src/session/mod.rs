@@ -60,6 +60,8 @@ enum End {
     Refused(Refusal),
     /// A callback's status is none.
     Status(Kind, i32),
+    /// The filter's own SMTP reply does not fit into a frame.
+    ReplyTooLarge,
 }
 
 impl End {
@@ -72,6 +74,9 @@ impl End {
             Self::Frame(error) => format!("protocol error: {error}, session ended"),
             Self::Malformed(error) => format!("protocol error: {error}, session ended"),
             Self::Refused(refusal) => format!("{refusal}, session ended"),
+            Self::ReplyTooLarge => {
+                "the SMTP reply is larger than smfi_setmaxdatasize allows, session ended".to_owned()
+            }
             Self::Status(kind, status) => {
                 format!("the {} callback returned {status}, which is no status, session ended", kind.name())
             }
@@ -202,7 +207,6 @@ impl Session {
                 format_args!("{command} with {length} bytes at stage {:?}", self.stage),
             );
         }
-        self.ctx.set_eom(false);
         if let Some(target) = Stage::of(kind) {
             if !self.clear_the_way(filter, target) {
                 return if kind == Kind::Quit { Err(End::Quit) } else { Ok(()) };
@@ -210,7 +214,7 @@ impl Session {
             if payload.is_empty() && kind.needs_payload() {
                 return Err(End::Malformed(Malformed::NoData(kind)));
             }
-            self.stage = target;
+            self.enter(target);
             self.open = true;
             self.forget_macros(kind);
         }
@@ -253,9 +257,12 @@ impl Session {
     /// Makes the move to `target` legal (contract 1.6); `false` if the command is to be dropped.
     #[inline]
     fn clear_the_way<F: Filter>(&mut self, filter: &F, target: Stage) -> bool {
-        if self.stage.is_followed_by(target) {
-            return true; // nearly always: the steps that are off need not be looked at
-        }
+        self.stage.is_followed_by(target) || self.make_legal(filter, target)
+    }
+
+    /// [`Self::clear_the_way`] when the steps that are switched off count, or the message has to end.
+    #[cold]
+    fn make_legal<F: Filter>(&mut self, filter: &F, target: Stage) -> bool {
         let off = self.off(filter);
         if self.stage.leads_to(target, off) {
             return true;
@@ -264,8 +271,16 @@ impl Session {
         if self.stage.in_message() {
             filter.abort(&self.ctx);
         }
-        self.stage = Stage::Helo;
+        self.enter(Stage::Helo);
         self.stage.leads_to(target, off)
+    }
+
+    /// Moves on. The message can be changed as long as its end is the last stage that was entered: macro
+    /// frames enter none, and neither does a frame that turns out to be no command.
+    #[inline]
+    fn enter(&mut self, stage: Stage) {
+        self.stage = stage;
+        self.ctx.set_eom(stage == Stage::EndOfMessage);
     }
 
     fn off<F: Filter>(&self, filter: &F) -> Steps {
@@ -294,7 +309,6 @@ impl Session {
 
     /// A last piece of the body and the end of the message, answered together.
     fn end_of_message<F: Filter>(&self, filter: &F, piece: &mut [u8]) -> Verdict {
-        self.ctx.set_eom(true);
         if !piece.is_empty() && filter.has(Kind::Body) {
             match filter.body(&self.ctx, piece) {
                 Verdict::Continue | Verdict::Skip | Verdict::NoReply => {}
@@ -344,8 +358,7 @@ impl Session {
             _ => false,
         };
         if message_is_over {
-            self.stage = Stage::Helo;
-            self.ctx.set_eom(false);
+            self.enter(Stage::Helo);
         }
         Ok(())
     }
@@ -353,8 +366,7 @@ impl Session {
     #[inline]
     fn answer_for_filter(&self, kind: Kind, verdict: Verdict) -> Result<(), End> {
         let reply = match verdict {
-            Verdict::Reject if self.ctx.answer_stored(true) => return Ok(()),
-            Verdict::TempFail if self.ctx.answer_stored(false) => return Ok(()),
+            Verdict::Reject | Verdict::TempFail if self.answer_stored(verdict)? => return Ok(()),
             Verdict::NoReply => return Ok(()),
             Verdict::Invalid(status) => return Err(End::Status(kind, status)),
             Verdict::Continue => Reply::Continue,
@@ -366,6 +378,11 @@ impl Session {
         };
         self.ctx.answer(reply);
         Ok(())
+    }
+
+    fn answer_stored(&self, verdict: Verdict) -> Result<bool, End> {
+        let permanent = verdict == Verdict::Reject;
+        self.ctx.answer_stored(permanent).map_err(|_| End::ReplyTooLarge)
     }
 
     /// The end of the connection: what was answered goes out, the filter hears of the end.
@@ -386,8 +403,6 @@ impl Session {
                 self.close(filter);
             }
         }
-        // What close has still sent: the MTA may have ended only its own sending.
-        let _ = self.ctx.flush();
         self.ctx.end();
     }
 

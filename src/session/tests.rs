@@ -512,32 +512,45 @@ fn random_bytes_never_break_a_session() {
     }
 }
 
+/// Sends the bytes in pieces, then ends its sending.
+fn send_cut(mut mta: UnixStream, bytes: &[u8], cuts: &[usize]) {
+    let mut from = 0;
+    for &to in cuts.iter().chain([&bytes.len()]) {
+        // The session may end before all is sent.
+        if mta.write_all(&bytes[from..to]).is_err() {
+            return;
+        }
+        from = to;
+        std::thread::sleep(Duration::from_micros(20));
+    }
+    let _ = mta.shutdown(Half::Write);
+}
+
 #[test]
 fn where_the_bytes_are_cut_makes_no_difference() {
     let mut dice = Dice(0x0063_7574);
     for round in 0..150 {
         let bytes = noise(&mut dice);
+        let cuts: Vec<usize> = (0..bytes.len()).filter(|_| dice.below(6) == 0).collect();
         let mut whole = Conversation::new(moody(round));
         whole.say_last(&bytes, &mut Buffers::default());
+        let (seen, heard) = (whole.seen(), whole.heard());
 
-        let mut pieces = Conversation::new(moody(round));
-        let mut mta = pieces.mta.try_clone().unwrap();
-        let cuts: Vec<usize> = (0..bytes.len()).filter(|_| dice.below(6) == 0).collect();
-        let sender = std::thread::spawn(move || {
-            let mut from = 0;
-            for to in cuts.into_iter().chain([bytes.len()]) {
-                // The session may end before all is sent.
-                if mta.write_all(&bytes[from..to]).is_err() {
-                    return;
+        // A thread of its own; and one that has other things to do whenever there is nothing to read.
+        for patience in [Patience::Moment, Patience::None] {
+            let mut pieces = Conversation::new(moody(round));
+            let mta = pieces.mta.try_clone().unwrap();
+            std::thread::scope(|scope| {
+                scope.spawn(|| send_cut(mta, &bytes, &cuts));
+                let buffers = &mut Buffers::default();
+                while pieces.session.run(&pieces.filter, buffers, patience, false) == Pause::Silent {
+                    assert!(buffers.inbox.is_empty() && buffers.outbox.is_empty());
+                    pieces.session.shrink();
+                    pieces.session.link().wait(true, pieces.session.link().silence_deadline());
                 }
-                from = to;
-                std::thread::sleep(Duration::from_micros(20));
-            }
-            let _ = mta.shutdown(Half::Write);
-        });
-        pieces.session.run_to_end(&pieces.filter, &mut Buffers::default());
-        sender.join().unwrap();
-        assert_eq!(pieces.seen(), whole.seen());
-        assert_eq!(pieces.heard(), whole.heard());
+            });
+            assert_eq!(pieces.seen(), seen, "{patience:?}");
+            assert_eq!(pieces.heard(), heard, "{patience:?}");
+        }
     }
 }

@@ -183,6 +183,18 @@ impl Listening {
         set_patience(self.0.as_raw_fd(), time)
     }
 
+    /// Lets [`Self::accept`] never wait, in all processes that have the socket.
+    ///
+    /// # Errors
+    /// As fcntl(2).
+    pub fn set_nonblocking(&self) -> io::Result<()> {
+        let fd = self.0.as_raw_fd();
+        // SAFETY: fcntl with this command takes numbers only.
+        let flags = check(unsafe { libc::fcntl(fd, libc::F_GETFL) })?;
+        // SAFETY: as above.
+        check(unsafe { libc::fcntl(fd, libc::F_SETFL, flags | libc::O_NONBLOCK) }).map(drop)
+    }
+
     /// Refuses connections from now on, in all processes that have the socket; a waiting [`Self::accept`] fails.
     pub fn shut_down(&self) {
         // SAFETY: shutdown takes numbers only. That it was shut down before is the only possible failure.

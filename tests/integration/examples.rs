@@ -1,7 +1,10 @@
 //! The C filters in `examples-c/`, each with sessions that show all it does, on the reference and on ours: what
 //! `milter-send` tells of the two must be equal, and what the examples promise must be in it.
 
-use crate::support::{Daemon, Library, compile_c, milter_send, repository, run, temp_dir, wait_until};
+use crate::mail_servers::filter::Endpoint;
+use crate::support::{
+    Daemon, Library, compile_c, compile_c_with, milter_send, repository, temp_dir, wait_until,
+};
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -19,7 +22,8 @@ struct Session {
 fn play(example: &str, sessions: &[Session], last: &str) -> String {
     let dir = temp_dir();
     let program = dir.path().join(example);
-    compile_c(&format!("examples-c/{example}.c"), &program);
+    let source = format!("examples-c/{example}.c");
+    compile_c(&source, &program);
     let [reference, ours] = Library::BOTH.map(|library| {
         let (filter, said) = serve(library.command(&program), dir.path(), sessions, last);
         // The reference takes seconds for an orderly end.
@@ -28,7 +32,8 @@ fn play(example: &str, sessions: &[Session], last: &str) -> String {
     });
     assert_eq!(reference, ours);
 
-    sanitize(example, &program);
+    // Once more with a build that stops at an invalid access or undefined behaviour, and reports leaks at its end.
+    compile_c_with(&source, &program, &["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]);
     let (mut filter, said) = serve(Library::Ours.command(&program), dir.path(), sessions, last);
     assert_eq!(said, ours);
     filter.signal(libc::SIGTERM);
@@ -44,31 +49,10 @@ fn serve(mut filter: Command, dir: &Path, sessions: &[Session], last: &str) -> (
     let _ = fs::remove_file(&socket);
     filter.arg(format!("unix:{}", socket.display())).stdout(fs::File::create(&log).unwrap());
     let filter = Daemon::start(&mut filter);
-    wait_until("the filter's socket", || socket.exists());
+    Endpoint::Unix(socket.clone()).await_listener();
     let said: String = sessions.iter().map(|session| send(&socket, session)).collect();
     wait_until("the filter's last word", || fs::read_to_string(&log).unwrap().ends_with(last));
     (filter, said + &fs::read_to_string(log).unwrap())
-}
-
-/// Builds the example so that it stops at an invalid access or undefined behaviour, and reports leaks at its end.
-fn sanitize(example: &str, program: &Path) {
-    run(Command::new("cc")
-        .args([
-            "-std=gnu11",
-            "-O1",
-            "-g",
-            "-pthread",
-            "-fsanitize=address,undefined",
-            "-fno-sanitize-recover=all",
-        ])
-        .arg("-I")
-        .arg(repository().join("include"))
-        .arg(repository().join(format!("examples-c/{example}.c")))
-        .arg("-o")
-        .arg(program)
-        .arg("-L")
-        .arg(Library::Ours.dir())
-        .arg("-lmilter"));
 }
 
 /// Lets milter-send play one session; its dialogue, and the message that comes out.
@@ -111,6 +95,8 @@ fn log_everything() {
             Session {
                 message: DEMO,
                 options: &[
+                    "--client-name",
+                    "mail.example.com",
                     "--unknown",
                     "WHAT IS THIS",
                     "-t",
@@ -132,7 +118,7 @@ fn log_everything() {
         &said,
         &[
             "\n1 negotiate: actions 0x1ff, steps 0x1fffff\n",
-            "\n1 connect: [192.0.2.1], address 192.0.2.1\n",
+            "\n1 connect: mail.example.com, address 192.0.2.1\n",
             "\n1 helo: client.example.com\n",
             "\n1 unknown: WHAT IS THIS\n",
             "\n1 mail: <sender@example.com>\n",

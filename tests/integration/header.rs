@@ -2,7 +2,7 @@
 //! a test holds the committed text against what the sources say now. `make header` writes it, by this very code.
 //! Others hold what the headers define against the reference's, whose text they never read.
 
-use crate::support::{repository, run, stdout, temp_dir};
+use crate::support::{Library, repository, run, stdout, temp_dir};
 use cbindgen::{Builder, Config};
 use std::collections::{BTreeMap, HashSet};
 use std::fs;
@@ -276,5 +276,22 @@ fn every_language_takes_the_header_without_a_warning() {
                 run(command.arg(repository().join("c-tests/includer.c")));
             }
         }
+    }
+}
+
+#[test]
+fn cplusplus_links_by_the_names_of_c() {
+    let dir = temp_dir();
+    for compiler in ["g++", "clang++-15"] {
+        run(Command::new(compiler)
+            .args(["-shared", "-fPIC", "-Wl,-z,defs", "-I"])
+            .arg(repository().join("include"))
+            .args(["-x", "c++"])
+            .arg(repository().join("c-tests/includer.c"))
+            .arg("-o")
+            .arg(dir.path().join("includer.so"))
+            .arg("-L")
+            .arg(Library::Ours.dir())
+            .arg("-lmilter"));
     }
 }

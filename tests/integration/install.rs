@@ -79,6 +79,7 @@ fn make_demo_install_and_uninstall() {
         "usr/lib64/libmilter.so",
         "usr/lib64/libmilter.so.1.0.1",
         "usr/lib64/pkgconfig/milter.pc",
+        "usr/share/man/man1/milter-send.1",
     ];
     assert_eq!(files(&dir.path().join("stage")), expected);
     let link = fs::read_link(dir.path().join("stage/usr/lib64/libmilter.so")).unwrap();

@@ -6,13 +6,16 @@
 mod abi;
 mod abi_types;
 mod c_tests;
+mod differential;
 mod engine;
 mod examples;
 mod filters;
+mod habits;
 mod header;
 mod install;
 mod mail_servers;
 mod milter_send;
+mod opendkim;
 mod relink;
 mod support;
 mod wire;

@@ -192,7 +192,7 @@ impl Output {
             dialogue: Dialogue::new(options.show),
             report: Report::new(options.socket.to_string()),
             json: options.json,
-            with_message: !options.no_apply,
+            with_message: !options.no_message,
             messages: Vec::new(),
             exit: Exit::Accepted,
         }

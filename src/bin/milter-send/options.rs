@@ -129,9 +129,9 @@ pub struct Options {
     #[arg(long, help_heading = "Output")]
     pub json: bool,
 
-    /// Do not apply the changes, nor print the message
+    /// Do not print the resulting message
     #[arg(long, help_heading = "Output")]
-    pub no_apply: bool,
+    pub no_message: bool,
 
     /// Do not put a Received: field on top of the message; header positions count it all the same
     #[arg(long, help_heading = "Output")]

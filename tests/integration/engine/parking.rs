@@ -1,1 +1,127 @@
-//! Empty.
+//! Sessions whose MTA is silent for a while give their thread back and go on later, perhaps in another one: nobody
+//! may notice. And the setting that keeps one thread for each session.
+
+use super::{Filter, Mta, SERVE, command, macros, on_both};
+use crate::support::{Library, wait_until};
+use milter::protocol::{Kind, MacroStage};
+use std::time::Duration;
+
+/// Longer than a thread waits for the next command.
+const PAUSE: Duration = Duration::from_millis(150);
+
+#[test]
+fn a_pause_before_every_command_changes_nothing() {
+    on_both(|library| {
+        let filter = Filter::serve(library);
+        let mut mtas: Vec<Mta> = (0..8).map(|_| Mta::greet(&filter)).collect();
+        let dialogue: [(Kind, &[u8]); 10] = [
+            (Kind::Connect, b"client\0U"),
+            (Kind::Helo, b"macro j\0"),
+            (Kind::Unknown, b"NOSUCH\0"),
+            (Kind::Mail, b"<a@b>\0"),
+            (Kind::Rcpt, b"<c@d>\0"),
+            (Kind::Data, b""),
+            (Kind::Header, b"Subject\0test\0"),
+            (Kind::EndOfHeader, b""),
+            (Kind::Body, b"text\r\n"),
+            (Kind::EndOfMessage, b""),
+        ];
+        for (kind, payload) in dialogue {
+            std::thread::sleep(PAUSE);
+            for mta in &mut mtas {
+                let mut bytes = match kind {
+                    Kind::Connect => macros(MacroStage::Connect, &[(b"j", b"host")]),
+                    Kind::Mail => macros(MacroStage::Mail, &[(b"i", b"queue-id")]),
+                    _ => vec![],
+                };
+                if !bytes.is_empty() {
+                    // The macros come first, and then a pause.
+                    mta.send(&bytes);
+                    bytes.clear();
+                }
+            }
+            if matches!(kind, Kind::Connect | Kind::Mail) {
+                std::thread::sleep(PAUSE);
+            }
+            for mta in &mut mtas {
+                mta.send(&command(kind, payload));
+                assert_eq!(mta.answer(), 'c', "{library:?}, {kind:?}");
+            }
+        }
+        for session in 1..=mtas.len() {
+            assert_eq!(filter.count(&format!("macro {session} j=host")), 1, "{library:?}");
+            assert_eq!(filter.count(&format!("eom {session} j=host i=queue-id")), 1, "{library:?}");
+        }
+        mtas.into_iter().for_each(Mta::quit);
+        filter.wait_for_count("close", 8);
+        assert_eq!(filter.count("abort"), 0);
+    });
+}
+
+/// Lets this process, and those that it starts, have that many descriptors.
+fn allow_descriptors(count: usize) {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the call fills in a live variable.
+    assert_eq!(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) }, 0);
+    limit.rlim_cur = limit.rlim_cur.max(count as libc::rlim_t);
+    // SAFETY: the call reads a live variable.
+    assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) }, 0, "the limit is too low");
+}
+
+/// More connections than select(2) can name (contract 3, entry 8), on a handful of threads.
+#[test]
+fn thousands_of_silent_sessions_need_a_handful_of_threads() {
+    const SESSIONS: usize = 2_000;
+    allow_descriptors(SESSIONS + 200);
+    let filter = Filter::start(Library::Ours, &["register", SERVE[1], "main"]);
+    let files = {
+        Mta::order(&filter, "first").quit();
+        filter.wait_for("close 1");
+        filter.open_files()
+    };
+    let mut mtas: Vec<Mta> = (0..SESSIONS).map(|_| Mta::order(&filter, "silent")).collect();
+    wait_until("a handful of threads", || filter.threads() <= 8);
+    assert!(filter.open_files() > files + SESSIONS - 1);
+    for mta in &mut mtas {
+        mta.begin_message();
+        assert_eq!(mta.end_message(b"text\r\n"), 'c');
+    }
+    wait_until("a handful of threads again", || filter.threads() <= 8);
+    mtas.into_iter().for_each(Mta::quit);
+    filter.wait_for_count("close", 1 + SESSIONS);
+    wait_until("all descriptors are closed", || filter.open_files() == files);
+    assert_eq!(filter.log(), [""; 0]);
+}
+
+#[test]
+fn a_setting_keeps_one_thread_for_each_session() {
+    let mut command = Library::Ours.command(super::program());
+    command.env("LIBMILTER_THREADS", "session");
+    let mut filter = Filter::start_with(command, &SERVE);
+    let mut mtas: Vec<Mta> = (0..4).map(|_| Mta::order(&filter, "thread")).collect();
+    for round in 2..=4 {
+        std::thread::sleep(PAUSE);
+        for mta in &mut mtas {
+            mta.command(Kind::Helo, b"thread\0");
+            assert_eq!(mta.answer(), 'c');
+        }
+        filter.wait_for_count("thread", round * mtas.len());
+    }
+    let output = filter.output();
+    let mut threads: Vec<&str> = output.iter().filter_map(|line| line.strip_prefix("thread ")).collect();
+    threads.sort_unstable();
+    threads.dedup();
+    assert_eq!(threads.len(), mtas.len(), "{threads:?}");
+    threads.sort_unstable_by_key(|line| line.split(' ').nth(1).unwrap().to_owned());
+    threads.dedup_by_key(|line| line.split(' ').nth(1).unwrap().to_owned());
+    assert_eq!(threads.len(), mtas.len(), "{threads:?}");
+
+    // It stops, times out and so on like the others.
+    mtas[0].begin_message();
+    filter.daemon.signal(libc::SIGTERM);
+    assert!(mtas[1..].iter_mut().all(Mta::has_ended));
+    assert_eq!(mtas[0].end_message(b"text\r\n"), 'c');
+    assert!(mtas[0].has_ended());
+    assert_eq!(filter.end().last().unwrap(), "main 0");
+    assert_eq!((filter.count("close"), filter.count("abort")), (4, 0));
+}

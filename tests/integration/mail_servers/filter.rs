@@ -120,6 +120,17 @@ impl Filter {
         String::from_utf8_lossy(&fs::read(self.dir.path().join("output")).unwrap()).into_owned()
     }
 
+    /// Stops it in order; it must end with success.
+    #[track_caller]
+    pub fn stop(mut self) {
+        // By SIGTERM the reference takes more than four seconds to end, too long for as many runs as there are.
+        if self.library == Library::Ours {
+            self.daemon.signal(libc::SIGTERM);
+            let status = self.daemon.wait();
+            assert!(status.success(), "the filter ended with {status}");
+        }
+    }
+
     /// Stops it amid whatever it does.
     pub fn kill(&mut self) {
         self.daemon.signal(libc::SIGKILL);
@@ -135,7 +146,7 @@ impl Filter {
 
 impl Drop for Filter {
     fn drop(&mut self) {
-        // By SIGTERM the reference takes four seconds to end.
+        // See `stop`.
         if self.library == Library::Reference && self.daemon.ended().is_none() {
             self.daemon.signal(libc::SIGKILL);
         }

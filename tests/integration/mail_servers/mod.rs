@@ -33,6 +33,7 @@ fn compare(kind: Kind, filter: &str, families: &[Family], scenario: impl Fn(&mut
             let mut play = Play::start(kind, &program, library, family);
             scenario(&mut play);
             let transcript = play.transcript();
+            play.end();
             match &first {
                 None => first = Some((name, transcript)),
                 Some((first_name, expected)) => assert_equal((first_name, expected), (&name, &transcript)),
@@ -89,6 +90,7 @@ fn log_everything(kind: Kind) {
         client.say("MAIL FROM:<>");
         client.say("RCPT TO:<dave@example.net>");
         client.say("RSET");
+        client.say("EHLO again.example.com");
         client.say("MAIL FROM:<ann@example.com>");
         client.say("RCPT TO:<dave@example.net>");
         client.data(&messages::short("second", ""));
@@ -120,6 +122,7 @@ fn log_everything(kind: Kind) {
             "1 body: ",
             "1 end of message\n",
             "1 abort\n",
+            "1 helo: again.example.com\n",
             "1 header: Subject: second\n",
             "1 close\n",
             "2 helo: old.example.com\n",

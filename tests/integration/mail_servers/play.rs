@@ -84,6 +84,13 @@ impl Play {
         self.note(&output);
     }
 
+    /// Ends the run; the filter must end with success.
+    #[track_caller]
+    pub fn end(self) {
+        drop(self.server);
+        self.filter.stop();
+    }
+
     /// The transcript so far, comparable with another run's.
     pub fn transcript(&self) -> String {
         let mut known = vec![

@@ -52,10 +52,15 @@ pub fn start(settings: &Settings) -> Daemon {
              DnMAILER-DAEMON
              Cwlocalhost
              Troot daemon
+             H?P?Return-Path: <$g>
              HReceived: from $s ($_) by $j ($v) with $r id $i; $b
+             H?D?Resent-Date: $a
              H?D?Date: $a
-             H?M?Message-Id: <$t.$i@$j>
+             H?F?Resent-From: $g
              H?F?From: $g
+             H?x?Full-Name: $x
+             H?M?Resent-Message-Id: <$t.$i@$j>
+             H?M?Message-Id: <$t.$i@$j>
              Mlocal, P=[IPC], F=lsmDFMXa8u, E=\\r\\n, L=990, T=DNS/RFC822/SMTP, A=TCP $h {sink}
              Mprog, P=/bin/false, F=lsDFM, A=false
              Mrelay, P=[IPC], F=mDFMXa8u, r=1000, E=\\r\\n, L=990, T=DNS/RFC822/SMTP, A=TCP $h {sink}

@@ -1,0 +1,70 @@
+//! The deliberate differences that a session can show, by the names under which `docs/compatibility.md`
+//! explains them.
+
+/// A deliberate difference from the reference.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Deviation {
+    /// A frame of length 0 is a protocol error; the reference takes it as a command without data.
+    FrameLengthZero,
+    /// So is one of 2^31 bytes and more.
+    FrameLengthHuge,
+    /// HELO without its final NUL is a protocol error; the reference drops it and lets the MTA wait.
+    HeloUnterminated,
+    /// An UNKNOWN line without its final NUL is ended by us; the reference reads what is behind it.
+    UnknownUnterminated,
+    /// A last macro name without a value has no value; the reference reads beyond the list.
+    MacroOdd,
+    /// A negotiation frame that is too short ends the session; the reference may crash.
+    NegotiationShort,
+    /// A status that is none ends the session; the reference leaves the MTA waiting.
+    StatusUnknown,
+    /// The values 20 to 22 have no inner meaning where no answer is due.
+    StatusInternal,
+    /// What the body callback answers to data that came with the end of the message.
+    BodyAnswerAtEnd,
+    /// smfi_setmlreply without lines makes a complete reply.
+    MlreplyWithoutLines,
+    /// abort runs once when an empty command arrives inside a message.
+    AbortOnce,
+    /// close runs once when the connection ends behind QUIT_NC.
+    CloseOnce,
+    /// The skipping of steps belongs to the session; the reference keeps it for the process.
+    StepsPerSession,
+}
+
+impl Deviation {
+    pub const ALL: [Self; 13] = [
+        Self::FrameLengthZero,
+        Self::FrameLengthHuge,
+        Self::HeloUnterminated,
+        Self::UnknownUnterminated,
+        Self::MacroOdd,
+        Self::NegotiationShort,
+        Self::StatusUnknown,
+        Self::StatusInternal,
+        Self::BodyAnswerAtEnd,
+        Self::MlreplyWithoutLines,
+        Self::AbortOnce,
+        Self::CloseOnce,
+        Self::StepsPerSession,
+    ];
+
+    /// The name in `docs/compatibility.md`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::FrameLengthZero => "frame-length-zero",
+            Self::FrameLengthHuge => "frame-length-huge",
+            Self::HeloUnterminated => "helo-unterminated",
+            Self::UnknownUnterminated => "unknown-unterminated",
+            Self::MacroOdd => "macro-odd",
+            Self::NegotiationShort => "negotiation-short",
+            Self::StatusUnknown => "status-unknown",
+            Self::StatusInternal => "status-internal",
+            Self::BodyAnswerAtEnd => "body-answer-at-end",
+            Self::MlreplyWithoutLines => "mlreply-without-lines",
+            Self::AbortOnce => "abort-once",
+            Self::CloseOnce => "close-once",
+            Self::StepsPerSession => "steps-per-session",
+        }
+    }
+}

@@ -1,0 +1,418 @@
+//! `milter::mta` claims to behave as Postfix and Sendmail do. Here the real ones and it meet the same filter, with the
+//! same messages: every frame that the filter gets, and every message that comes out, must be equal. Left out is
+//! what the test cannot give both: ports, times, queue ids, and how the server would route the mail.
+
+use std::fs::{self, Permissions};
+use std::io::{Read, Write};
+use std::net::Ipv4Addr;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Duration;
+
+use milter::mta::{
+    Client, ClientAddress, Disposition, Envelope, Exchange, FilterAddress, Header, Like, Link, MacroValues,
+    Mailbox, Message, Player, Session, Submission, offer,
+};
+use milter::protocol::reply::Negotiated;
+use milter::protocol::{MacroStage, Modification, Reply, Stage, Steps, command};
+
+use crate::mail_servers::filter::Endpoint;
+use crate::mail_servers::messages;
+use crate::mail_servers::server::{Kind, MailServer};
+use crate::mail_servers::smtp_client;
+use crate::mail_servers::smtp_sink::Sink;
+use crate::support::{PATIENCE, temp_dir};
+
+const RECIPIENTS: [&str; 3] = ["bob@example.net", "carol@example.net", "dave@example.net"];
+
+/// Macros whose values depend on nothing but the session itself.
+const COMPARABLE: [&[u8]; 12] = [
+    b"j",
+    b"_",
+    b"{daemon_name}",
+    b"{client_addr}",
+    b"{client_name}",
+    b"{client_ptr}",
+    b"{client_resolve}",
+    b"{client_connections}",
+    b"{nrcpts}",
+    b"{mail_addr}",
+    b"{rcpt_addr}",
+    b"{msg_id}",
+];
+
+/// How the filter behaves in one session.
+#[derive(Clone)]
+struct Behaviour {
+    steps: Steps,
+    macro_lists: &'static [(MacroStage, &'static str)],
+    /// What it answers to the first command with this byte; to all others, "continue".
+    answer: Option<(u8, Reply<'static>)>,
+    modifications: Vec<Modification<'static>>,
+}
+
+impl Behaviour {
+    fn new(steps: Steps) -> Self {
+        Self { steps, macro_lists: &[], answer: None, modifications: Vec::new() }
+    }
+
+    /// The bytes with which it answers `kind`, and whether that used up its special answer.
+    fn reply(&self, kind: u8, answered: &mut bool) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let stage = Stage::of(command::Kind::try_from(kind).unwrap());
+        match kind {
+            b'O' => {
+                let lists = self.macro_lists.iter().map(|(stage, list)| (*stage, list.as_bytes().to_vec()));
+                Negotiated {
+                    version: 6,
+                    actions: offer(6).actions.bits(),
+                    steps: self.steps.bits(),
+                    macro_lists: lists.collect(),
+                }
+                .encode(&mut bytes);
+            }
+            b'D' | b'A' | b'Q' => {}
+            _ if stage.is_some_and(|stage| self.steps.intersects(stage.no_reply())) => {}
+            _ => {
+                if kind == b'E' {
+                    for modification in &self.modifications {
+                        modification.encode(&mut bytes, 65_535).unwrap();
+                    }
+                }
+                match self.answer {
+                    Some((on, answer)) if on == kind && !std::mem::replace(answered, true) => {
+                        answer.encode(&mut bytes);
+                    }
+                    _ => Reply::Continue.encode(&mut bytes),
+                }
+            }
+        }
+        bytes
+    }
+}
+
+/// A frame: its command byte, and its payload.
+type Frame = (u8, Vec<u8>);
+
+/// A filter that writes down what it gets, in one session after the other.
+struct Recorder {
+    endpoint: Endpoint,
+    behaviour: Sender<Behaviour>,
+    heard: Receiver<Vec<Frame>>,
+    _dir: tempfile::TempDir,
+}
+
+impl Recorder {
+    fn start() -> Self {
+        let dir = temp_dir();
+        fs::set_permissions(dir.path(), Permissions::from_mode(0o711)).unwrap();
+        let path = dir.path().join("s");
+        let listener = UnixListener::bind(&path).unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(0o666)).unwrap();
+        let (behaviour, next_behaviour) = channel();
+        let (hearing, heard) = channel();
+        // Not joined: it ends when nobody has a behaviour for it any more.
+        std::thread::spawn(move || {
+            for behaviour in next_behaviour {
+                let (stream, _) = listener.accept().unwrap();
+                hearing.send(record(stream, &behaviour)).unwrap();
+            }
+        });
+        Self { endpoint: Endpoint::Unix(path), behaviour, heard, _dir: dir }
+    }
+
+    /// How to behave in the next session.
+    fn prepare(&self, behaviour: &Behaviour) {
+        self.behaviour.send(behaviour.clone()).unwrap();
+    }
+
+    /// All frames of the session, when it is over.
+    fn frames(&self) -> Vec<String> {
+        let frames = self.heard.recv_timeout(PATIENCE).expect("the session with the filter does not end");
+        frames.iter().map(comparable).collect()
+    }
+}
+
+fn record(mut stream: UnixStream, behaviour: &Behaviour) -> Vec<Frame> {
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut frames = Vec::new();
+    let mut answered = false;
+    while let Some((kind, payload)) = read_frame(&mut stream) {
+        let reply = behaviour.reply(kind, &mut answered);
+        frames.push((kind, payload));
+        if stream.write_all(&reply).is_err() {
+            break;
+        }
+    }
+    frames
+}
+
+fn read_frame(stream: &mut UnixStream) -> Option<Frame> {
+    let mut length = [0; 4];
+    stream.read_exact(&mut length).ok()?;
+    let mut bytes = vec![0; u32::from_be_bytes(length) as usize];
+    stream.read_exact(&mut bytes).ok()?;
+    let payload = bytes.split_off(1);
+    Some((bytes[0], payload))
+}
+
+/// What came out of a session.
+#[derive(Debug, PartialEq, Eq)]
+struct Outcome {
+    frames: Vec<String>,
+    delivered: Vec<String>,
+}
+
+/// A frame without what cannot be equal.
+fn comparable((kind, payload): &Frame) -> String {
+    let mut parts: Vec<Vec<u8>> = vec![payload.clone()];
+    if *kind == b'D' {
+        let strings: Vec<_> = payload[1..].split(|&byte| byte == 0).collect();
+        parts = vec![payload[..1].to_vec()];
+        for pair in strings.chunks_exact(2) {
+            parts.push(pair[0].to_vec());
+            if COMPARABLE.contains(&pair[0]) {
+                parts.push([b"=", pair[1]].concat());
+            }
+        }
+    } else if *kind == b'C' {
+        let port = payload.iter().position(|&byte| byte == 0).unwrap() + 2;
+        parts[0].drain(port..port + 2);
+    }
+    let text: Vec<_> = parts.iter().map(|part| part.escape_ascii().to_string()).collect();
+    format!("{} {}", char::from(*kind), text.join(" "))
+}
+
+/// A message that was let through: its envelope, without order and ESMTP arguments, and its text, in which only the place
+/// of the server's own field counts.
+fn delivered(sender: &str, recipients: &[String], message: &[u8]) -> String {
+    let address = |mailbox: &str| mailbox.split(' ').next().unwrap().to_owned();
+    let mut recipients: Vec<_> = recipients.iter().map(|recipient| address(recipient)).collect();
+    recipients.sort();
+    let mut message = Message::parse(message);
+    for header in &mut message.headers {
+        if header.is_named(b"Received") && !header.behind_colon().trim_ascii().starts_with(b"by somebody") {
+            *header = Header::new(b"Received", b" (own)");
+        }
+    }
+    format!("{} to {}\n{}", address(sender), recipients.join(", "), message.to_bytes().escape_ascii())
+        .replace("\\r\\n", "\n")
+}
+
+fn first_message() -> Vec<u8> {
+    messages::short(
+        "the first\r\n\tof two",
+        "Received: by somebody else\r\nX-A: one\r\nX-B:none\r\nX-a:   three\r\nX-C:\ttab\r\nX-A: last\r\n",
+    )
+}
+
+/// A real server, with the filter in front of it and the sink behind it.
+struct Real {
+    server: MailServer,
+    sink: Sink,
+    recorder: Recorder,
+    delivered: usize,
+}
+
+impl Real {
+    fn start(kind: Kind) -> Self {
+        let recorder = Recorder::start();
+        let sink = Sink::open();
+        let server = MailServer::start(kind, &recorder.endpoint, &sink);
+        Self { server, sink, recorder, delivered: 0 }
+    }
+
+    fn session(&mut self, behaviour: &Behaviour, deliveries: usize) -> Outcome {
+        self.recorder.prepare(behaviour);
+        let mut client = smtp_client::Client::connect(Ipv4Addr::LOCALHOST, self.server.port());
+        client.say("EHLO client.example.com");
+        for message in [first_message(), messages::short("the second", "")] {
+            // Whether a message gets through is up to the filter.
+            let replies: Vec<_> = std::iter::once("MAIL FROM:<ann@example.com> BODY=8BITMIME".to_owned())
+                .chain(RECIPIENTS.map(|recipient| format!("RCPT TO:<{recipient}>")))
+                .map(|command| client.say(&command))
+                .collect();
+            if replies[1..].iter().any(|reply| reply.starts_with('2')) {
+                client.data(&message);
+            }
+        }
+        client.quit();
+        let mut delivered: Vec<_> = self.sink.deliveries(self.delivered + deliveries)[self.delivered..]
+            .iter()
+            .map(|delivery| delivered(&delivery.sender, &delivery.recipients, &delivery.message))
+            .collect();
+        self.delivered += deliveries;
+        // The server need not deliver them in order.
+        delivered.sort();
+        Outcome { frames: self.recorder.frames(), delivered }
+    }
+}
+
+/// The same session, played.
+fn played(like: Like, behaviour: &Behaviour) -> Outcome {
+    let client = Client {
+        // The Postfix of these tests looks no names up.
+        name: if like == Like::Postfix { b"[127.0.0.1]".to_vec() } else { b"localhost".to_vec() },
+        address: ClientAddress::Inet(Ipv4Addr::LOCALHOST, 1),
+        helo: b"client.example.com".to_vec(),
+    };
+    let recorder = Recorder::start();
+    recorder.prepare(behaviour);
+    let address: FilterAddress = recorder.endpoint.spec().parse().unwrap();
+    let link = Link::new(address.connect(PATIENCE).unwrap(), Duration::from_secs(30));
+    // Sendmail gives no {if_addr} of the loopback interface.
+    let values = MacroValues::new(vec!["if_addr".parse().unwrap()]);
+    let session = Session::negotiate(link, like, offer(6), &values).unwrap();
+    let mut observer = |_: &Exchange| {};
+    let mut player = Player::new(session, like, &client, values, &mut observer);
+    player.greet(&[]).unwrap();
+    let mut out = Vec::new();
+    for bytes in [first_message(), messages::short("the second", "")] {
+        let message = Message::parse(&bytes);
+        let submission = Submission {
+            envelope: Envelope {
+                sender: Mailbox::parse(b"<ann@example.com> BODY=8BITMIME"),
+                recipients: RECIPIENTS.map(|recipient| Mailbox::parse(recipient.as_bytes())).into(),
+                quarantine: None,
+            },
+            message: &message,
+            received: Some(Header::new(b"Received", b" from us")),
+            queue_id: "QUEUE".to_owned(),
+            give_up_after: None,
+        };
+        let delivery = player.deliver(&submission).unwrap();
+        if delivery.disposition == Disposition::Accepted {
+            let envelope = &delivery.mail.envelope;
+            let recipients: Vec<_> = envelope.recipients.iter().map(ToString::to_string).collect();
+            let bytes = delivery.mail.message().to_bytes();
+            out.push(delivered(&envelope.sender.to_string(), &recipients, &bytes));
+        }
+    }
+    player.leave().unwrap();
+    out.sort();
+    Outcome { frames: recorder.frames(), delivered: out }
+}
+
+/// Compares a real MTA with what is played in its manner.
+fn compare(kind: Kind, like: Like) {
+    let mut server = Real::start(kind);
+    for (name, deliveries, behaviour) in cases() {
+        let real = server.session(&behaviour, deliveries);
+        let played = played(like, &behaviour);
+        assert_same_lines(&format!("{name}: frames of {kind:?}"), &played.frames, &real.frames);
+        assert_same_lines(&format!("{name}: messages of {kind:?}"), &played.delivered, &real.delivered);
+    }
+}
+
+/// Fails the test at the first line that differs.
+fn assert_same_lines(what: &str, played: &[String], real: &[String]) {
+    let [played, real] = [played, real].map(|lines| lines.join("\n"));
+    for (number, pair) in played.lines().zip(real.lines()).enumerate() {
+        assert_eq!(pair.0, pair.1, "{what}, line {number}, played and real; the real ones:\n{real}");
+    }
+    assert_eq!(played, real, "{what}");
+}
+
+fn changes() -> Vec<Modification<'static>> {
+    vec![
+        Modification::AddHeader { name: b"X-A", value: b"added" },
+        Modification::AddHeader { name: b"X-New", value: b" added\n\tfolded" },
+        Modification::InsertHeader { index: 1, name: b"X-One", value: b"inserted" },
+        Modification::InsertHeader { index: 0, name: b"X-Zero", value: b" inserted" },
+        Modification::InsertHeader { index: i32::MAX as u32, name: b"X-Last", value: b"inserted" },
+        Modification::InsertHeader { index: 9, name: b"X-Nine", value: b"inserted" },
+        Modification::ChangeHeader { index: 1, name: b"received", value: b" by somebody quite else" },
+        Modification::ChangeHeader { index: 2, name: b"x-a", value: b"changed" },
+        Modification::ChangeHeader { index: 1, name: b"X-B", value: b"" },
+        Modification::ChangeHeader { index: 9, name: b"X-A", value: b"the ninth" },
+        Modification::ChangeHeader { index: 9, name: b"X-C", value: b"" },
+        Modification::ChangeHeader { index: 0, name: b"Subject", value: b"another" },
+        Modification::ChangeSender { address: b"<eve@example.com>", arguments: None },
+        Modification::AddRecipient(b"<frank@example.net>"),
+        Modification::AddRecipient(b"<bob@example.net>"),
+        Modification::AddRecipientWith { address: b"grace@example.net", arguments: Some(b"NOTIFY=NEVER") },
+        Modification::DeleteRecipient(b"<carol@example.net>"),
+        Modification::DeleteRecipient(b"<Dave@example.net>"),
+        Modification::ReplaceBody(b"another\r"),
+        Modification::ReplaceBody(b"\nbody\r\n"),
+        Modification::Progress,
+    ]
+}
+
+/// All that either MTA knows, but for Sendmail's queue id, which is there before there is a message.
+const ALL_MACROS: &str = "j v _ {client_addr} {client_name} {client_port} {client_ptr} {client_resolve} \
+    {client_connections} {mail_addr} {mail_host} {mail_mailer} {rcpt_addr} {rcpt_host} {rcpt_mailer} {msg_id} {nrcpts} \
+    {daemon_name} {daemon_addr} {daemon_port} {if_name} {if_addr}";
+
+/// Sessions of two messages: a name, how many of them get through, what the filter does.
+fn cases() -> Vec<(&'static str, usize, Behaviour)> {
+    let with_steps = Behaviour::new;
+    let with_changes = |steps| Behaviour { modifications: changes(), ..Behaviour::new(steps) };
+    let with_lists = |macro_lists: &'static [_]| Behaviour { macro_lists, ..Behaviour::new(Steps::empty()) };
+    let with_answer = |on, answer| Behaviour { answer: Some((on, answer)), ..Behaviour::new(Steps::SKIP) };
+    let nothing = Steps::NOCONNECT
+        | Steps::NOHELO
+        | Steps::NOMAIL
+        | Steps::NORCPT
+        | Steps::NODATA
+        | Steps::NOHDRS
+        | Steps::NOEOH
+        | Steps::NOBODY;
+    vec![
+        ("changes", 2, with_changes(Steps::empty())),
+        ("changes with leading space", 2, with_changes(Steps::HDR_LEADSPC)),
+        ("nothing sent", 2, with_steps(nothing)),
+        ("nothing answered", 2, with_steps(Steps::NO_REPLY)),
+        ("a mixture", 2, with_steps(Steps::NOHELO | Steps::NODATA | Steps::NR_HDR | Steps::NR_EOH)),
+        (
+            "all macros",
+            2,
+            with_lists(&[
+                (MacroStage::Connect, ALL_MACROS),
+                (MacroStage::Helo, ALL_MACROS),
+                (MacroStage::Mail, ALL_MACROS),
+                (MacroStage::Rcpt, ALL_MACROS),
+                (MacroStage::Data, ALL_MACROS),
+                (MacroStage::EndOfMessage, ALL_MACROS),
+                (MacroStage::EndOfHeader, ALL_MACROS),
+            ]),
+        ),
+        (
+            "odd macros",
+            2,
+            with_lists(&[
+                (MacroStage::Helo, ""),
+                (MacroStage::Rcpt, ""),
+                (MacroStage::EndOfMessage, "{nosuch} j i"),
+                (MacroStage::EndOfHeader, "{nosuch}"),
+            ]),
+        ),
+        ("HELO rejected", 0, with_answer(b'H', Reply::Reject)),
+        ("client accepted", 2, with_answer(b'C', Reply::Accept)),
+        ("sender accepted", 2, with_answer(b'M', Reply::Accept)),
+        ("sender discarded", 1, with_answer(b'M', Reply::Discard)),
+        ("recipient rejected", 2, with_answer(b'R', Reply::Reject)),
+        ("recipient discarded", 1, with_answer(b'R', Reply::Discard)),
+        ("DATA discarded", 1, with_answer(b'T', Reply::Discard)),
+        ("header skipped", 2, with_answer(b'L', Reply::Skip)),
+        ("end of header skipped", 2, with_answer(b'N', Reply::Skip)),
+        ("sender skipped", 2, with_answer(b'M', Reply::Skip)),
+        ("recipient skipped", 2, with_answer(b'R', Reply::Skip)),
+        ("DATA skipped", 2, with_answer(b'T', Reply::Skip)),
+        ("HELO skipped", 2, with_answer(b'H', Reply::Skip)),
+        ("end of header tempfailed", 1, with_answer(b'N', Reply::TempFail)),
+        ("body discarded", 1, with_answer(b'B', Reply::Discard)),
+        ("message refused", 1, with_answer(b'E', Reply::Custom(b"550 5.7.1 no"))),
+    ]
+}
+
+#[test]
+fn postfix_is_played_as_it_is() {
+    compare(Kind::Postfix, Like::Postfix);
+}
+
+#[test]
+fn sendmail_is_played_as_it_is() {
+    compare(Kind::Sendmail, Like::Sendmail);
+}
