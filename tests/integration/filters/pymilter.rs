@@ -8,7 +8,7 @@ use super::enclosure::data;
 use super::mail::Mail;
 use super::process::Filter;
 use super::{Run, compare, path_text};
-use crate::support::{release_dir, run as execute, wait_until};
+use crate::support::{repository, run as execute, wait_until};
 
 #[test]
 fn pymilter() {
@@ -88,7 +88,7 @@ fn own_tests(run: &Run) {
 
 /// A source archive that `tests/install-packages` fetched.
 pub fn source(name: &str) -> PathBuf {
-    let path = release_dir().parent().unwrap().join("sources").join(name);
+    let path = repository().join("target/sources").join(name);
     assert!(path.exists(), "{} is missing: run `make deps`", path.display());
     path
 }
