@@ -116,7 +116,7 @@ impl Session {
     }
 
     /// The connection, to wait for its readiness.
-    pub fn link(&self) -> &Link {
+    pub fn link(&self) -> &Arc<Link> {
         &self.link
     }
 
