@@ -2,9 +2,10 @@
 //! finish, and what is left behind. Most of it is for ours alone, because the reference closes no session in order.
 
 use super::{Filter, Mta, SERVE, on_both};
-use crate::support::{Library, wait_until};
+use crate::support::{Library, PATIENCE, free_port, wait_until};
 use milter::protocol::Kind;
 use std::fs;
+use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::os::unix::process::ExitStatusExt;
@@ -107,6 +108,29 @@ fn a_message_under_way_may_finish() {
         assert!(place(&output, "close 2") < place(&output, "close 1"), "{order}: {output:#?}");
         assert!(place(&output, "close 1") < place(&output, "main 0"), "{order}: {output:#?}");
         assert_eq!(filter.count("abort"), 0, "{order}: {output:#?}");
+    }
+}
+
+#[test]
+fn the_same_over_tcp() {
+    for (host, family) in [("127.0.0.1", "inet"), ("::1", "inet6")] {
+        let port = free_port(host);
+        let conn = format!("conn={family}:{port}@[{host}]");
+        let mut filter = Filter::start(Library::Ours, &["register", &conn, "main"]);
+        wait_until("the filter listens", || TcpStream::connect((host, port)).is_ok());
+        filter.wait_for("close 1");
+        let stream = TcpStream::connect((host, port)).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut mta = Mta(stream);
+        mta.negotiate();
+        assert_eq!(mta.helo("tcp"), 'c');
+        mta.begin_message();
+        filter.daemon.signal(libc::SIGTERM);
+        wait_until("new connections are refused", || TcpStream::connect((host, port)).is_err());
+        assert_eq!(mta.end_message(b"body\r\n"), 'c');
+        assert!(mta.has_ended());
+        assert_eq!(filter.end().last().unwrap(), "main 0");
+        assert_eq!((filter.count("close 2"), filter.count("abort")), (1, 0));
     }
 }
 
