@@ -16,7 +16,7 @@ use std::process::Command;
 use std::time::Duration;
 
 // The layout of the shared file, as in probe.c.
-const SLOTS: usize = 8;
+pub const SLOTS: usize = 8;
 const SLOT_BYTES: u64 = 1 << 20;
 const FIRST_SLOT: u64 = 4096;
 const SCRIPT_AT: usize = 128;
@@ -35,7 +35,14 @@ pub struct Probe {
 impl Probe {
     /// Starts the probe on a library, registered as the shape says. `patience` is how long a missing answer
     /// is waited for.
-    pub fn start(program: &Path, library: &Path, dir: &Path, shape: &Shape, patience: Duration) -> Self {
+    pub fn start(
+        program: &Path,
+        library: &Path,
+        environment: &[(&str, &str)],
+        dir: &Path,
+        shape: &Shape,
+        patience: Duration,
+    ) -> Self {
         let shared_path = dir.join("shared");
         let shared = File::options().read(true).write(true).create_new(true).open(&shared_path).unwrap();
         shared.set_len(FIRST_SLOT + SLOTS as u64 * SLOT_BYTES).unwrap();
@@ -45,13 +52,15 @@ impl Probe {
         let process = Daemon::start(
             Command::new(program)
                 .env("LD_LIBRARY_PATH", library)
+                .envs(environment.iter().copied())
                 .args([&socket, &shared_path])
                 .args([shape.version, shape.flags, shape.callbacks, shape.max_data].map(hex)),
         );
         let probe = Self { process, socket, shared, patience };
         wait_until("the probe's socket", || UnixStream::connect(&probe.socket).is_ok());
         // That connection calls close, for no slot.
-        wait_until("the first close", || probe.take_stray() == 1);
+        wait_until("the first close", || probe.stray() == 1);
+        probe.shared.write_all_at(&NO_SLOT, 0).unwrap();
         probe
     }
 
@@ -87,16 +96,15 @@ impl Probe {
         String::from_utf8(log).unwrap()
     }
 
-    /// How many callbacks belonged to no session since the last call.
-    fn take_stray(&self) -> u32 {
+    /// How many callbacks belonged to no session.
+    fn stray(&self) -> u32 {
         let mut head = [0; 8];
         self.shared.read_exact_at(&mut head, 0).unwrap();
-        self.shared.write_all_at(&NO_SLOT, 0).unwrap();
         u32::from_ne_bytes(head[4..].try_into().unwrap())
     }
 
-    /// Plays sessions at the same time, a step of each in turn.
-    pub fn play(&self, parts: &[&Part]) -> Vec<Outcome> {
+    /// Plays sessions at the same time, a step of each in turn, with a silence between the turns.
+    pub fn play(&self, parts: &[&Part], silence: Duration) -> Vec<Outcome> {
         assert!(parts.len() <= SLOTS);
         let mut waiting = parts.iter().enumerate();
         let mut running: Vec<(usize, Player<'_>)> = Vec::new();
@@ -111,6 +119,9 @@ impl Probe {
             if running.is_empty() {
                 break;
             }
+            if !silence.is_zero() {
+                std::thread::sleep(silence);
+            }
             running.retain_mut(|(slot, player)| {
                 player.step();
                 if player.done {
@@ -121,7 +132,8 @@ impl Probe {
             });
         }
         let mut outcomes: Vec<_> = outcomes.into_iter().flatten().collect();
-        let stray = self.take_stray();
+        let stray = self.stray();
+        self.shared.write_all_at(&NO_SLOT, 0).unwrap();
         if stray != 0 {
             outcomes[0].trouble.get_or_insert(format!("{stray} callbacks came after their session's end"));
         }
@@ -139,7 +151,7 @@ impl Drop for Probe {
 /// What came of a session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
-    /// The filter's frames, without their lengths; `/` between those of one step and the next answer.
+    /// The filter's frames, without their lengths.
     pub frames: Vec<Vec<u8>>,
     pub log: String,
     /// Where the session left the model's expectation.
