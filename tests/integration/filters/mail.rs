@@ -97,7 +97,12 @@ impl Run<'_> {
             .arg(format!("--helo={}", mail.helo))
             .arg(format!("--from={} SIZE=1000", mail.sender))
             .arg(format!("--to={}", mail.recipient))
-            .args(["--macro=j=mx.example.com", "--macro=i=4Vq3Zk", "--no-received"])
+            .args([
+                "--macro=j=mx.example.com",
+                "--macro=i=4Vq3Zk",
+                "--no-received",
+                "--unknown=FROBNICATE it",
+            ])
             .arg(&eml)
             .output()
             .expect("milter-send, which `cargo build --release` makes");

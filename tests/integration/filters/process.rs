@@ -107,6 +107,15 @@ impl Filter {
         if self.socket.exists() { "ended, its socket is still there" } else { "ended, its socket is gone" }
     }
 
+    /// Waits until it has ended by itself; all that it has printed.
+    pub fn end(mut self) -> String {
+        match &mut self.process {
+            Process::Foreground(daemon) => assert!(daemon.wait().success()),
+            Process::Background(pid) => wait_until("the daemon's end", || !runs(*pid)),
+        }
+        self.log()
+    }
+
     fn pid(&self) -> u32 {
         match &self.process {
             Process::Foreground(daemon) => daemon.pid(),
