@@ -35,7 +35,7 @@ EXAMPLES = add-header log-everything block-list edit-message
 VERSION = 1.0.1
 WARNINGS = -std=gnu11 -Wall -Wextra -Wpedantic -Werror
 
-.PHONY: all library examples demo check check-long deps header install uninstall clean help
+.PHONY: all library examples demo check check-long deps filters header install uninstall clean help
 
 all: library examples  ## the library in target/lib, milter-send, and the C examples
 
@@ -66,6 +66,12 @@ check-long: deps all  ## a million random sessions on the reference and on ours 
 	LIBMILTER_DIFF_SESSIONS=$(DIFF_SESSIONS) LIBMILTER_DIFF_SEED=$(DIFF_SEED) \
 		$(CARGO) test $(CARGOFLAGS) --release --target-dir $(TARGET) --test integration \
 		differential::sessions_agree -- --nocapture
+
+filters: deps all  ## Debian's milters on our library, and a table of what they did
+	rm -rf $(TARGET)/tmp/filters
+	$(CARGO) test $(CARGOFLAGS) --target-dir $(TARGET) --test integration filters::; status=$$?; \
+	printf '\n| filter | version | our library by | outcome | as on the reference |\n|---|---|---|---|---|\n'; \
+	cat $(TARGET)/tmp/filters/*.md; exit $$status
 
 header:  ## include/libmilter/*.h, made anew from src/ffi
 	LIBMILTER_WRITE_HEADERS=1 $(CARGO) test $(CARGOFLAGS) --target-dir $(TARGET) --test integration header::
