@@ -301,10 +301,14 @@ impl<F: Filter> Shared<F> {
                 Work::Over
             }
             Err(error) => {
-                // The system looks for a descriptor before it looks for a connection: perhaps nobody misses it.
-                if listener.is_wanted(self.shutdown.alarm(false)) {
-                    self.complain(format_args!("cannot accept a connection: {error}"));
+                // The system looks for a descriptor before it looks for a connection: perhaps nobody misses it, or
+                // another acceptor has one in store.
+                let stopping = self.shutdown.alarm(false);
+                if listener.is_wanted(LONGEST_WAIT, stopping) {
                     self.rest();
+                    if listener.is_wanted(Duration::ZERO, stopping) {
+                        self.complain(format_args!("cannot accept a connection: {error}"));
+                    }
                 }
                 Work::Nothing
             }
