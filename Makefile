@@ -22,6 +22,10 @@ INSTALL ?= install
 TARGET ?= $(or $(CARGO_TARGET_DIR),target)
 PROFILE ?= release
 
+# How many random sessions `make check-long` plays, and the seed of the first.
+DIFF_SESSIONS ?= 1000000
+DIFF_SEED ?= 1
+
 SONAME = libmilter.so.$(SOVERSION)
 BUILT = $(TARGET)/$(if $(filter dev,$(PROFILE)),debug,$(PROFILE))
 # Not set for the default: what plain `cargo build` has made then needs no second build.
@@ -31,7 +35,7 @@ EXAMPLES = add-header log-everything block-list edit-message
 VERSION = 1.0.1
 WARNINGS = -std=gnu11 -Wall -Wextra -Wpedantic -Werror
 
-.PHONY: all library examples demo check deps header install uninstall clean help
+.PHONY: all library examples demo check check-long deps filters header install uninstall clean help
 
 all: library examples  ## the library in target/lib, milter-send, and the C examples
 
@@ -57,6 +61,17 @@ deps:  ## what the tests need: Debian packages (as root) and sources
 
 check: deps all  ## every test
 	$(CARGO) test $(CARGOFLAGS) --target-dir $(TARGET)
+
+check-long: deps all  ## a million random sessions on the reference and on ours (DIFF_SESSIONS, DIFF_SEED)
+	LIBMILTER_DIFF_SESSIONS=$(DIFF_SESSIONS) LIBMILTER_DIFF_SEED=$(DIFF_SEED) \
+		$(CARGO) test $(CARGOFLAGS) --release --target-dir $(TARGET) --test integration \
+		differential::sessions_agree -- --nocapture
+
+filters: deps all  ## Debian's milters on our library, and a table of what they did
+	rm -rf $(TARGET)/tmp/filters
+	$(CARGO) test $(CARGOFLAGS) --target-dir $(TARGET) --test integration filters::; status=$$?; \
+	printf '\n| filter | version | our library by | outcome | as on the reference |\n|---|---|---|---|---|\n'; \
+	cat $(TARGET)/tmp/filters/*.md; exit $$status
 
 header:  ## include/libmilter/*.h, made anew from src/ffi
 	LIBMILTER_WRITE_HEADERS=1 $(CARGO) test $(CARGOFLAGS) --target-dir $(TARGET) --test integration header::

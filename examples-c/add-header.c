@@ -5,6 +5,7 @@
  *     ./add-header inet:8891@localhost        Sendmail: INPUT_MAIL_FILTER(`f', `S=inet:8891@localhost')
  */
 #include <stdio.h>
+#include <syslog.h>
 
 #include <libmilter/mfapi.h>
 
@@ -31,9 +32,10 @@ static struct smfiDesc filter = {
 /* Registers the filter, opens its socket and serves until SIGTERM. */
 int main(int argc, char **argv)
 {
+    openlog("add-header", LOG_PID | LOG_PERROR, LOG_MAIL); /* what the library has to say goes there */
     if (argc == 2 && smfi_register(filter) == MI_SUCCESS && smfi_setconn(argv[1]) == MI_SUCCESS &&
         smfi_opensocket(1) == MI_SUCCESS && smfi_main() == MI_SUCCESS)
         return 0;
-    fprintf(stderr, argc == 2 ? "%s: failed, see the mail log\n" : "usage: %s SOCKET\n", argv[0]);
+    fprintf(stderr, argc == 2 ? "%s: failed, see above\n" : "usage: %s SOCKET\n", argv[0]);
     return 1;
 }

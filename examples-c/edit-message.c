@@ -5,18 +5,17 @@
  * <bounces@example.org>; <archive@example.org> and <audit@example.org> get copies, <drop@...> does not; the body
  * gets a last line. A message with the header "X-Quarantine: REASON" is held by the mail server.
  */
-#define _GNU_SOURCE /* asprintf */
+#define _GNU_SOURCE /* asprintf, strncasecmp */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
+#include <syslog.h>
 
 #include <libmilter/mfapi.h>
 
 /* What we remember of a session's present message until its end, where it may be changed. */
 struct message {
-    char *sender, *subject, *quarantine;
-    char *dropped[100]; /* recipients that shall not get it */
+    char *sender, *subject, *quarantine, *dropped[100]; /* dropped: recipients that shall not get it */
     int dropped_count, internal_count;
     unsigned char *body;
     size_t length;
@@ -141,9 +140,10 @@ int main(int argc, char **argv)
         .xxfi_body = at_body, .xxfi_eom = at_eom, .xxfi_close = at_close,
     };
 
+    openlog("edit-message", LOG_PID | LOG_PERROR, LOG_MAIL); /* what the library has to say goes there */
     if (argc == 2 && smfi_register(filter) == MI_SUCCESS && smfi_setconn(argv[1]) == MI_SUCCESS &&
         smfi_opensocket(1) == MI_SUCCESS && smfi_main() == MI_SUCCESS)
         return 0;
-    fprintf(stderr, argc == 2 ? "%s: failed, see the mail log\n" : "usage: %s SOCKET\n", argv[0]);
+    fprintf(stderr, argc == 2 ? "%s: failed, see above\n" : "usage: %s SOCKET\n", argv[0]);
     return 1;
 }

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <syslog.h>
 
 #include <libmilter/mfapi.h>
 
@@ -138,9 +139,10 @@ int main(int argc, char **argv)
         at_body, at_eom, at_abort, at_close, at_unknown, at_data, at_negotiate,
     };
 
+    openlog("log-everything", LOG_PID | LOG_PERROR, LOG_MAIL); /* what the library has to say goes there */
     if (argc == 2 && smfi_register(filter) == MI_SUCCESS && smfi_setconn(argv[1]) == MI_SUCCESS &&
         smfi_opensocket(1) == MI_SUCCESS && smfi_main() == MI_SUCCESS)
         return 0;
-    fprintf(stderr, argc == 2 ? "%s: failed, see the mail log\n" : "usage: %s SOCKET\n", argv[0]);
+    fprintf(stderr, argc == 2 ? "%s: failed, see above\n" : "usage: %s SOCKET\n", argv[0]);
     return 1;
 }

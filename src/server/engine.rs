@@ -301,10 +301,14 @@ impl<F: Filter> Shared<F> {
                 Work::Over
             }
             Err(error) => {
-                // The system looks for a descriptor before it looks for a connection: perhaps nobody misses it.
-                if listener.is_wanted(self.shutdown.alarm(false)) {
-                    self.complain(format_args!("cannot accept a connection: {error}"));
+                // The system looks for a descriptor before it looks for a connection: perhaps nobody misses it, or
+                // another acceptor has one in store.
+                let stopping = self.shutdown.alarm(false);
+                if listener.is_wanted(LONGEST_WAIT, stopping) {
                     self.rest();
+                    if listener.is_wanted(Duration::ZERO, stopping) {
+                        self.complain(format_args!("cannot accept a connection: {error}"));
+                    }
                 }
                 Work::Nothing
             }
@@ -388,19 +392,32 @@ impl<F: Filter> Shared<F> {
     }
 
     /// Leaves a silent session in the waiting room, unless it has to go on at once.
-    fn seat(&self, seat: Seat) -> Result<(), Box<Seat>> {
+    fn seat(&self, mut seat: Seat) -> Result<(), Box<Seat>> {
         seat.session.shrink();
-        let deadline = seat.session.link().silence_deadline();
-        let mut waiting_room = self.waiting_room.lock();
-        // Whoever begins a shutdown says so before looking into the waiting room.
-        if seat.session.must_end() {
-            return Err(Box::new(seat));
+        let (token, link) = (seat.token, Arc::clone(seat.session.link()));
+        let known = std::mem::replace(&mut seat.registered, true);
+        let deadline = link.silence_deadline();
+        {
+            let mut waiting_room = self.waiting_room.lock();
+            // Whoever begins a shutdown says so before looking into the waiting room.
+            if seat.session.must_end() {
+                seat.registered = known;
+                return Err(Box::new(seat));
+            }
+            waiting_room.enter(seat, deadline);
         }
-        waiting_room.enter(seat, deadline, &self.poller).map_err(|(seat, error)| {
-            drop(waiting_room);
-            self.complain(format_args!("a silent session keeps its thread: {error}"));
-            seat
-        })
+        // Not under the lock: a thread that is interrupted here must not hold up all others.
+        let watched =
+            if known { self.poller.rearm(link.as_fd(), token) } else { self.poller.add(link.as_fd(), token) };
+        let Err(error) = watched else { return Ok(()) };
+        self.complain(format_args!("a silent session keeps its thread: {error}"));
+        match self.waiting_room.lock().leave(token) {
+            Some(mut seat) => {
+                seat.registered = known;
+                Err(Box::new(seat))
+            }
+            None => Ok(()),
+        }
     }
 
     /// Keeps the context of an ended session for a while.

@@ -61,6 +61,9 @@ class EveryCall(Milter.Base):
 
     def envrcpt(self, recipient, *parameters):
         show("envrcpt", recipient, parameters)
+        self.stop = recipient == "<stop@example.com>"
+        if self.stop:
+            return Milter.DISCARD
         if recipient == "<raise@example.com>":
             raise ValueError("the exception policy decides")
         if recipient == "<lines@example.com>":
@@ -85,15 +88,15 @@ class EveryCall(Milter.Base):
         show("header", name, value)
         return Milter.CONTINUE
 
+    @Milter.nocallback
     def eoh(self):
-        show("eoh")
+        show("eoh, which was declined")
         return Milter.CONTINUE
 
     def body(self, chunk):
         show("body", chunk)
         return Milter.SKIP
 
-    @Milter.nocallback
     def unknown(self, command):
         show("unknown", command)
         return Milter.CONTINUE
@@ -127,6 +130,9 @@ class EveryCall(Milter.Base):
 
     def close(self):
         show("close", milter.getdiag()[0])
+        if self.stop:
+            show("stop")
+            milter.stop()
         return Milter.CONTINUE
 
 

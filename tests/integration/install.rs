@@ -21,7 +21,7 @@ fn make(arguments: &[&str]) -> Command {
 /// Installs into `prefix`. One at a time: the installations share the directory where make puts the library together.
 pub fn install(prefix: &Path) {
     let _alone = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
-    run(make(&["-s", "install"]).arg(format!("PREFIX={}", prefix.display())));
+    run(make(&["-s", "library", "install"]).arg(format!("PREFIX={}", prefix.display())));
 }
 
 /// All files below a directory, relative to it, sorted.

@@ -7,6 +7,7 @@ mod abi;
 mod abi_types;
 mod c_tests;
 mod differential;
+mod edges;
 mod engine;
 mod examples;
 mod filters;

@@ -6,6 +6,8 @@ use fastrand::Rng;
 
 const MACRO_NAMES: [&[u8]; 10] =
     [b"i", b"{i}", b"j", b"{auth_authen}", b"{mail_addr}", b"_", b"{x}", b"xy", b"{}", b"{{"];
+/// SMFIS_ALL_OPTS: what a filter that declines steps of its own accord must not return.
+const ALL_OPTS: i32 = 10;
 const NR_BITS: [u32; 9] = [0x1000, 0x2000, 0x4000, 0x8000, 0x1_0000, 0x2_0000, 0x4_0000, 0x8_0000, 0x80];
 
 /// One of several.
@@ -26,18 +28,27 @@ pub fn group(seed: u64) -> Vec<Session> {
     (0..count).map(|_| Generator::new(&mut rng, shape).session()).collect()
 }
 
+/// Sessions of one filter.
+pub fn group_of(seed: u64, shape: usize, count: usize) -> Vec<Session> {
+    let mut rng = Rng::with_seed(seed);
+    (0..count).map(|_| Generator::new(&mut rng, shape).session()).collect()
+}
+
 struct Generator<'a> {
     rng: &'a mut Rng,
     shape: usize,
     /// How much goes wrong: no noise at 0, one frame in `noise` is disturbed.
     noise: u32,
+    /// Whether the MTA leaves out what the filter declines, as it should.
+    obliging: bool,
     frames: Vec<Vec<u8>>,
 }
 
 impl<'a> Generator<'a> {
     fn new(rng: &'a mut Rng, shape: usize) -> Self {
         let noise = *pick(rng, &[&0, &0, &30, &10, &4]);
-        Self { rng, shape, noise, frames: Vec::new() }
+        let obliging = rng.bool();
+        Self { rng, shape, noise, obliging, frames: Vec::new() }
     }
 
     fn shape(&self) -> &'static Shape {
@@ -52,6 +63,7 @@ impl<'a> Generator<'a> {
     fn session(mut self) -> Session {
         let (actions, steps) = self.offer();
         self.connections();
+        let negotiation = self.frames.iter().find(|frame| frame.get(4) == Some(&b'O')).cloned();
         self.disturb();
         let script = self.script(actions, steps);
         let steps = self.steps();
@@ -61,7 +73,11 @@ impl<'a> Generator<'a> {
         } else {
             Vec::new()
         };
-        Session { shape: self.shape, script, steps, tail }
+        let mut session = Session { shape: self.shape, script, steps, tail };
+        if !session.is_fair() {
+            session.steps.insert(0, Step { frames: negotiation.into_iter().collect(), cuts: Vec::new() });
+        }
+        session
     }
 
     /// The negotiation frame; returns the actions and steps that it offers.
@@ -170,7 +186,7 @@ impl<'a> Generator<'a> {
 
     /// A macro frame for a stage.
     fn macros(&mut self, stage: u8) {
-        let stage = if self.trouble() { self.rng.u8(b'A'..b'Z') } else { stage };
+        let stage = if self.trouble() { self.rng.u8(b'A'..=b'Z') } else { stage };
         let mut payload = vec![stage];
         for _ in 0..self.rng.u32(1..4) {
             payload.extend(pick(self.rng, &MACRO_NAMES));
@@ -184,7 +200,7 @@ impl<'a> Generator<'a> {
                 1 => payload.extend(b"{odd}"),
                 2 => payload = vec![stage],
                 3 => payload.extend(b"\0nameless\0"),
-                4 => payload.truncate(payload.len() - 1),
+                4 => payload.extend(b"{odd}\0lost"),
                 _ => payload.clear(),
             }
         }
@@ -193,7 +209,22 @@ impl<'a> Generator<'a> {
 
     /// A command with a payload that suits it, more or less.
     fn put(&mut self, command: u8) {
+        let declined = match command {
+            b'C' => 0x1,
+            b'H' => 0x2,
+            b'M' => 0x4,
+            b'R' => 0x8,
+            b'T' => 0x200,
+            b'L' => 0x20,
+            b'N' => 0x40,
+            b'B' => 0x10,
+            b'U' => 0x100,
+            _ => 0,
+        };
         let bad = self.trouble();
+        if self.obliging && self.shape().off & declined != 0 && !bad {
+            return;
+        }
         let payload: &[u8] = match (command, bad) {
             (b'C', false) => pick(
                 self.rng,
@@ -203,7 +234,7 @@ impl<'a> Generator<'a> {
                     b"host.example\x006\x12\x34IPv6:::1\0",
                     b"localhost\x00L\0\0/run/x\0",
                     b"unknown\x00U",
-                    b"[10.1.2.3]\x004\0\010.1.2.3 trailing\0",
+                    b"[10.1.2.3]\x004\0\x0110.1.2.3 trailing\0",
                 ],
             ),
             (b'C', true) => pick(
@@ -281,10 +312,8 @@ impl<'a> Generator<'a> {
         let len = match self.rng.u32(..if bad { 12 } else { 8 }) {
             0..=5 => self.rng.usize(1..200),
             6 => self.rng.usize(1..5000),
-            7 => 65535,
-            8 => 65536,
-            9 => 999,
-            10 => 1000 + self.rng.usize(..2),
+            7 | 8 => self.shape().max_data as usize,
+            9 | 10 => self.shape().max_data as usize + 1,
             _ => 0,
         };
         // The largest are rare: they cost as much as a hundred others.
@@ -320,7 +349,10 @@ impl<'a> Generator<'a> {
                             self.rng,
                             &[
                                 &b"\0\0\0\0"[..],
+                                b"\0\0\0\0N",
+                                b"\0\0\0\0A",
                                 b"\x80\0\0\0M",
+                                b"\x80\0\0\0N",
                                 b"\xff\xff\xff\xffM",
                                 b"\0\0\0\x01z",
                                 b"\0\0\0\x02\0x",
@@ -394,8 +426,8 @@ impl<'a> Generator<'a> {
     }
 
     fn status(&mut self) -> i32 {
-        if self.trouble() {
-            return *pick(self.rng, &[&5, &6, &9, &10, &11, &20, &21, &22, &99, &-1, &i32::MIN]);
+        if self.noise != 0 && one_in(self.rng, 3) {
+            return *pick(self.rng, &[&5, &9, &10, &20, &21, &22, &20, &21, &22, &99, &-1, &i32::MIN]);
         }
         *pick(self.rng, &[&1, &1, &2, &3, &4, &4, &7, &8])
     }
@@ -416,17 +448,17 @@ impl<'a> Generator<'a> {
                 }
             }
         }
-        let usual = self.shape().off == self.default_off();
+        let usual = self.shape().off == self.shape().default_off();
         let status = if self.trouble() && one_in(self.rng, 3) { self.status() } else { 0 };
-        if status != 0 {
+        if status != 0 && (status != ALL_OPTS || usual) {
             return Rule { status, ops };
         }
         if usual && self.rng.bool() {
-            return Rule { status: 10, ops };
+            return Rule { status: ALL_OPTS, ops };
         }
         let mut wanted = self.shape().off;
         for bit in NR_BITS {
-            if one_in(self.rng, 5) {
+            if one_in(self.rng, 3) {
                 wanted |= bit;
             }
         }
@@ -443,22 +475,6 @@ impl<'a> Generator<'a> {
         let extra = if self.trouble() { 0x200 } else { 0 };
         ops.push(Op { call: Call::Actions, number: (actions & keep | extra) as i32, strings: Vec::new() });
         Rule { status: 0, ops }
-    }
-
-    /// The NO* flags of the callbacks that the shape lacks.
-    fn default_off(&self) -> u32 {
-        let flags = [
-            (Callback::Connect, 0x1),
-            (Callback::Helo, 0x2),
-            (Callback::Envfrom, 0x4),
-            (Callback::Envrcpt, 0x8),
-            (Callback::Header, 0x20),
-            (Callback::Eoh, 0x40),
-            (Callback::Body, 0x10),
-            (Callback::Data, 0x200),
-            (Callback::Unknown, 0x100),
-        ];
-        flags.iter().filter(|(callback, _)| !self.shape().has(*callback)).map(|(_, flag)| flag).sum()
     }
 
     fn ops(&mut self, callback: Callback) -> Vec<Op> {

@@ -159,25 +159,6 @@ impl<'a> Model<'a> {
         }
     }
 
-    /// The NO* flags that the shape asks for when nobody negotiates.
-    fn default_steps(&self) -> u32 {
-        [
-            (Callback::Connect, 0x1),
-            (Callback::Helo, 0x2),
-            (Callback::Envfrom, 0x4),
-            (Callback::Envrcpt, 0x8),
-            (Callback::Header, 0x20),
-            (Callback::Eoh, 0x40),
-            (Callback::Body, 0x10),
-            (Callback::Data, 0x200),
-            (Callback::Unknown, 0x100),
-        ]
-        .iter()
-        .filter(|(callback, _)| !self.shape.has(*callback))
-        .map(|(_, bit)| bit)
-        .sum()
-    }
-
     /// Takes note of an invocation; its status, and its operations.
     fn call(&mut self, callback: Callback) -> (i32, &'a [Op]) {
         if !self.shape.has(callback) {
@@ -226,6 +207,7 @@ impl<'a> Model<'a> {
     pub fn take(&mut self, raw: &[u8]) -> Effect {
         let length = u32::from_be_bytes(raw[..4].try_into().unwrap());
         let protocol_error = || vec![frame(b'z', b"")];
+        let before = self.state;
         if length == 0 {
             return self.ends_by(Deviation::FrameLengthZero, protocol_error());
         }
@@ -255,7 +237,7 @@ impl<'a> Model<'a> {
             b'K' => QNc,
             _ => return self.ends(),
         };
-        let off = self.steps | self.default_steps();
+        let off = self.steps | self.shape.default_off();
         let mut aborted = false;
         if !self.state.leads_to(target, off) {
             aborted = self.state.in_message();
@@ -270,17 +252,17 @@ impl<'a> Model<'a> {
         if payload.is_empty() && b"OCHMRLUB".contains(&command) {
             // The reference calls abort twice when a message was under way.
             return if aborted {
-                self.ends_by(Deviation::AbortOnce, vec![frame(b'A', b""), frame(b'z', b"")])
+                self.ends_by(Deviation::AbortOnce, error_after(before))
             } else {
                 self.ends()
             };
         }
         self.state = target;
         self.closed = false;
-        self.dispatch(command, payload)
+        self.dispatch(command, payload, before)
     }
 
-    fn dispatch(&mut self, command: u8, payload: &[u8]) -> Effect {
+    fn dispatch(&mut self, command: u8, payload: &[u8], before: State) -> Effect {
         let strings = payload.iter().filter(|byte| **byte == 0).count();
         let callback = match command {
             b'O' => return self.negotiate(payload),
@@ -310,8 +292,7 @@ impl<'a> Model<'a> {
             match command {
                 b'C' if !good_connect(payload) => return self.ends(),
                 b'H' if payload.last() != Some(&0) => {
-                    let twin = vec![frame(b'A', b""), frame(b'z', b"")];
-                    return self.ends_by(Deviation::HeloUnterminated, twin);
+                    return self.ends_by(Deviation::HeloUnterminated, error_after(before));
                 }
                 b'M' | b'R' if strings == 0 => return self.ends(),
                 b'L' if !good_header(payload) => return self.ends(),
@@ -335,7 +316,11 @@ impl<'a> Model<'a> {
             self.met.push(Deviation::StatusUnknown);
             return self.ends();
         }
-        if !known && (20..=22).contains(&status) {
+        if !known && silent & self.offered == 0 {
+            // The MTA waits for an answer: ours gives the one that it always gives here.
+            self.twin_rule(callback).status = NOREPLY;
+            self.met.push(Deviation::StatusUnknown);
+        } else if (20..=22).contains(&status) {
             self.twin_rule(callback).status = 5;
             self.met.push(Deviation::StatusInternal);
         }
@@ -394,7 +379,7 @@ impl<'a> Model<'a> {
             steps = 0x3f;
         }
         steps &= !0x7000_0000;
-        let usual = self.default_steps();
+        let usual = self.shape.default_off();
         let (asked, mut told) = if self.shape.has(Callback::Negotiate) {
             let (status, ops) = self.call(Callback::Negotiate);
             let set = |call| ops.iter().rev().find(|op| op.call == call).map(|op| op.number as u32);
@@ -438,6 +423,13 @@ impl<'a> Model<'a> {
         twin.push(b'x');
         Effect { twin: Some(vec![frame(b'D', &twin)]), ..Effect::default() }
     }
+}
+
+/// What makes the reference leave a state for HELO's, with abort if a message is under way, and then end.
+fn error_after(state: State) -> Vec<Vec<u8>> {
+    let error = frame(b'z', b"");
+    // A second negotiation is never legal.
+    if state == Init { vec![error] } else { vec![frame(b'O', &[0; 12]), error] }
 }
 
 /// smfi_setmlreply without a line, as smfi_setreply says it.

@@ -33,13 +33,32 @@ pub struct Part {
 /// A session as both libraries get it.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    pub ours: Part,
-    pub reference: Part,
+    ours: Part,
+    reference: Part,
     /// The deviations that it shows.
     pub met: Vec<Deviation>,
 }
 
+impl Part {
+    /// The same frames, all at once and then the end, whatever comes back.
+    pub fn without_expectations(&self) -> Self {
+        let frames = self.acts.iter().flat_map(|act| act.frames.clone()).collect();
+        let act = Act { frames, cuts: Vec::new(), expect: Expect::default() };
+        Self { acts: vec![act], ..self.clone() }
+    }
+}
+
 impl Plan {
+    /// What our library is given.
+    pub fn ours(&self) -> &Part {
+        &self.ours
+    }
+
+    /// What the reference is given.
+    pub fn reference(&self) -> &Part {
+        &self.reference
+    }
+
     /// Walks through the session with the model.
     pub fn of(session: &Session) -> Self {
         let mut model = Model::new(session.shape(), &session.script);

@@ -191,9 +191,10 @@ const PLAIN: Shape =
     Shape { name: "all callbacks", version: CURRENT, flags: 0x1ff, callbacks: ALL, off: 0, max_data: 65535 };
 
 /// The filters that the generator chooses from.
-pub const SHAPES: [Shape; 9] = [
+pub const SHAPES: [Shape; 10] = [
     PLAIN,
-    Shape { name: "all callbacks, headers and body declined", off: 0x30, ..PLAIN },
+    Shape { name: "all callbacks, headers and their end declined", off: 0x60, ..PLAIN },
+    Shape { name: "all callbacks, envelope and data declined", off: 0x20f, ..PLAIN },
     Shape {
         name: "no helo, body, data, unknown",
         callbacks: ALL
@@ -223,8 +224,12 @@ pub const SHAPES: [Shape; 9] = [
         off: 0x37f,
         ..PLAIN
     },
-    Shape { name: "all callbacks, 1000 bytes of data at most", max_data: 1000, ..PLAIN },
+    // More than the longest reply needs.
+    Shape { name: "all callbacks, 40000 bytes of data at most", max_data: 40000, ..PLAIN },
 ];
+
+/// Those that register the same and decline different steps.
+pub const CHOOSY: [usize; 3] = [0, 1, 2];
 
 impl Shape {
     /// Whether the library calls it.
@@ -236,5 +241,21 @@ impl Shape {
             _ => true,
         };
         known && self.callbacks & callback.bit() != 0
+    }
+
+    /// The NO* flags of the callbacks that it lacks.
+    pub fn default_off(&self) -> u32 {
+        let flags = [
+            (Callback::Connect, 0x1),
+            (Callback::Helo, 0x2),
+            (Callback::Envfrom, 0x4),
+            (Callback::Envrcpt, 0x8),
+            (Callback::Header, 0x20),
+            (Callback::Eoh, 0x40),
+            (Callback::Body, 0x10),
+            (Callback::Data, 0x200),
+            (Callback::Unknown, 0x100),
+        ];
+        flags.iter().filter(|(callback, _)| !self.has(*callback)).map(|(_, flag)| flag).sum()
     }
 }

@@ -27,6 +27,15 @@ impl Session {
     pub fn shape(&self) -> &'static Shape {
         &SHAPES[self.shape]
     }
+
+    /// Whether it means the same in every process. The reference applies what a filter has declined in one
+    /// session also to others that have not negotiated.
+    pub fn is_fair(&self) -> bool {
+        let mut frames = self.steps.iter().flat_map(|step| &step.frames);
+        let first = frames.find(|frame| frame.get(4) != Some(&b'D'));
+        self.shape().off == self.shape().default_off()
+            || first.is_some_and(|first| first.get(4) == Some(&b'O'))
+    }
 }
 
 /// A frame of the protocol.

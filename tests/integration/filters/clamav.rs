@@ -28,6 +28,10 @@ fn clamav_milter() {
             &run.dir().join("clamav.sock"),
             &run.dir().join("clamav.pid"),
         );
+        // It answers before it has looked for clamd, and then refuses mail for the time being.
+        wait_until("clamav-milter to find clamd", || {
+            !run.play(&filter, &Mail::default()).1.verdict.starts_with("tempfailed")
+        });
         let clean = run.send("clean", &filter, &Mail::default(), str::to_owned);
         assert!(clean.message.contains("X-Virus-Status: Clean"), "{}", clean.message);
         let infected = Mail { message: eicar(), ..Mail::default() };

@@ -81,6 +81,13 @@ impl Run<'_> {
     /// Sends the mail to the filter as Postfix would, and records the whole dialogue and the resulting message, in
     /// which `masked` hides what may vary.
     pub fn send(&self, title: &str, filter: &Filter, mail: &Mail, masked: impl Fn(&str) -> String) -> Sent {
+        let (dialogue, sent) = self.play(filter, mail);
+        self.record(title, &masked(&format!("{dialogue}\n{}", sent.message)));
+        sent
+    }
+
+    /// Sends the mail and returns the dialogue and what came of it.
+    pub fn play(&self, filter: &Filter, mail: &Mail) -> (String, Sent) {
         let eml = self.dir().join("message.eml");
         fs::write(&eml, &mail.message).unwrap();
         let output = Command::new(milter_send())
@@ -90,7 +97,12 @@ impl Run<'_> {
             .arg(format!("--helo={}", mail.helo))
             .arg(format!("--from={} SIZE=1000", mail.sender))
             .arg(format!("--to={}", mail.recipient))
-            .args(["--macro=j=mx.example.com", "--macro=i=4Vq3Zk", "--no-received"])
+            .args([
+                "--macro=j=mx.example.com",
+                "--macro=i=4Vq3Zk",
+                "--no-received",
+                "--unknown=FROBNICATE it",
+            ])
             .arg(&eml)
             .output()
             .expect("milter-send, which `cargo build --release` makes");
@@ -101,8 +113,8 @@ impl Run<'_> {
             "milter-send: {}\n{dialogue}",
             output.status
         );
-        self.record(title, &masked(&format!("{dialogue}\n{message}")));
         let verdict = dialogue.lines().find_map(|line| line.strip_prefix("* "));
-        Sent { verdict: verdict.unwrap_or_else(|| panic!("no verdict\n{dialogue}")).to_owned(), message }
+        let verdict = verdict.unwrap_or_else(|| panic!("no verdict\n{dialogue}")).to_owned();
+        (dialogue, Sent { verdict, message })
     }
 }

@@ -127,6 +127,14 @@ impl Run<'_> {
     }
 }
 
+impl Drop for Run<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            eprintln!("{}, so far:\n{}", self.footing.name(), self.transcript.borrow());
+        }
+    }
+}
+
 /// Plays the scenario of the filter in Debian's `package` on both libraries and compares. `outcome` says what
 /// the scenario asserts, in the words of the table.
 #[track_caller]
@@ -142,7 +150,7 @@ fn compare(package: &str, outcome: &str, play: impl Fn(&Run) + Sync) {
         fs::create_dir(&dir).unwrap();
         let run = Run { footing, enclosure: &enclosure, dir, transcript: RefCell::default() };
         play(&run);
-        run.transcript.into_inner()
+        run.transcript.take()
     };
     // Together, because most of the time passes in waiting, for the reference's end above all.
     let [reference, by_path, by_preload] = thread::scope(|scope| {
@@ -152,19 +160,23 @@ fn compare(package: &str, outcome: &str, play: impl Fn(&Run) + Sync) {
     });
 
     let version = stdout(Command::new("dpkg-query").args(["-W", "-f", "${Version}", package]));
+    let runs = [(Footing::LibraryPath, by_path), (Footing::Preload, by_preload)];
     let mut rows = String::new();
-    for (footing, ours) in [(Footing::LibraryPath, by_path), (Footing::Preload, by_preload)] {
-        let name = footing.name();
-        assert!(
-            ours == reference,
-            "{package} by {name} differs from the reference: {}\n--- reference\n{reference}\n--- ours\n{ours}",
-            first_difference(&reference, &ours)
-        );
-        writeln!(rows, "| {package} | {version} | {name} | {outcome} | yes |").unwrap();
+    for (footing, ours) in &runs {
+        let equal = if *ours == reference { "yes" } else { "NO" };
+        writeln!(rows, "| {package} | {version} | {} | {outcome} | {equal} |", footing.name()).unwrap();
     }
     let table = Path::new(env!("CARGO_TARGET_TMPDIR")).join("filters");
     fs::create_dir_all(&table).unwrap();
     fs::write(table.join(format!("{package}.md")), rows).unwrap();
+    for (footing, ours) in &runs {
+        assert!(
+            *ours == reference,
+            "{package} by {} differs from the reference: {}\n--- reference\n{reference}\n--- ours\n{ours}",
+            footing.name(),
+            first_difference(&reference, ours)
+        );
+    }
 }
 
 /// The first line in which two transcripts differ.

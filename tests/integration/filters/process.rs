@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::fs::File;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -34,7 +35,10 @@ impl Run<'_> {
     pub fn start_daemon(&self, command: &mut Command, socket: &Path, pid_file: &Path) -> Filter {
         let log = self.redirect(command, socket);
         let status = command.stdin(Stdio::null()).status().unwrap();
-        assert!(status.success(), "{command:?}: {status}\n{}", fs::read_to_string(&log).unwrap());
+        // clamav-milter's child tells its parent by SIGINT that it is ready, now and then before the parent, which
+        // would end with 0, listens to it.
+        let ready = status.success() || status.signal() == Some(libc::SIGINT);
+        assert!(ready, "{command:?}: {status}\n{}", fs::read_to_string(&log).unwrap());
         let mut pid = None;
         wait_until("the daemon's pid file", || {
             pid = fs::read_to_string(pid_file).ok().and_then(|text| text.trim().parse().ok());
@@ -101,6 +105,15 @@ impl Filter {
             }
         }
         if self.socket.exists() { "ended, its socket is still there" } else { "ended, its socket is gone" }
+    }
+
+    /// Waits until it has ended by itself; all that it has printed.
+    pub fn end(mut self) -> String {
+        match &mut self.process {
+            Process::Foreground(daemon) => assert!(daemon.wait().success()),
+            Process::Background(pid) => wait_until("the daemon's end", || !runs(*pid)),
+        }
+        self.log()
     }
 
     fn pid(&self) -> u32 {

@@ -1,0 +1,189 @@
+//! Single bugs, put into a copy of `src/` one at a time: the sessions must find each of them. A comparison that
+//! misses one has a blind spot.
+
+use super::compare::find_difference;
+use super::play::Candidate;
+use super::probe_program;
+use crate::support::{repository, run, temp_dir};
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+/// A bug: `good` stands once in `file`, and becomes `bad`.
+struct Mutant {
+    name: &'static str,
+    file: &'static str,
+    good: &'static str,
+    bad: &'static str,
+}
+
+const MUTANTS: [Mutant; 18] = [
+    Mutant {
+        name: "wrong reply byte",
+        file: "src/protocol/reply.rs",
+        good: "put(b'+', &[address, NUL])",
+        bad: "put(b'-', &[address, NUL])",
+    },
+    Mutant {
+        name: "macros kept too long: HELO",
+        file: "src/session/mod.rs",
+        good: "Kind::Helo => self.ctx.forget_macros_above(MacroStage::Helo),",
+        bad: "Kind::Helo => {}",
+    },
+    Mutant {
+        name: "macros kept too long: QUIT_NC",
+        file: "src/session/mod.rs",
+        good: "self.close(filter);\n        self.ctx.forget_macros();",
+        bad: "self.close(filter);",
+    },
+    Mutant {
+        name: "abort missing at the end of the connection",
+        file: "src/session/mod.rs",
+        good: "filter.abort(&self.ctx);\n            }\n            if self.open {",
+        bad: "}\n            if self.open {",
+    },
+    Mutant {
+        name: "skip of a declined step forgotten",
+        file: "src/protocol/state.rs",
+        good: "Self::Header => Steps::NOHDRS,",
+        bad: "",
+    },
+    Mutant {
+        name: "a transition forgotten",
+        file: "src/protocol/state.rs",
+        good: "Self::Mail => RCPT | ABORT | UNKNOWN,",
+        bad: "Self::Mail => RCPT | ABORT,",
+    },
+    Mutant { name: "close twice", file: "src/session/mod.rs", good: "self.open = false;", bad: "" },
+    Mutant {
+        name: "stored reply not used up",
+        file: "src/session/context.rs",
+        good: "shared.reply.take_if(|reply| reply.is_permanent() == permanent)",
+        bad: "shared.reply.clone().filter(|reply| reply.is_permanent() == permanent)",
+    },
+    Mutant {
+        name: "stored reply used for the wrong verdict",
+        file: "src/protocol/smtp.rs",
+        good: "self.text[0] == b'5'",
+        bad: "self.text[2] == b'0'",
+    },
+    Mutant {
+        name: "verdict on a recipient ends the message",
+        file: "src/session/mod.rs",
+        good: "!matches!(kind, Kind::Rcpt | Kind::Unknown)",
+        bad: "!matches!(kind, Kind::Unknown)",
+    },
+    Mutant {
+        name: "no answer for an MTA that waits",
+        file: "src/session/mod.rs",
+        good: "Answers::Library => self.ctx.answer(Reply::Continue),",
+        bad: "Answers::Library => {}",
+    },
+    Mutant {
+        name: "internal protocol flags shown to the filter",
+        file: "src/protocol/negotiate.rs",
+        good: "(self.steps | Steps::NO_REPLY).difference(Steps::INTERNAL)",
+        bad: "self.steps | Steps::NO_REPLY",
+    },
+    Mutant {
+        name: "the MTA's protocol version answered as it came",
+        file: "src/protocol/negotiate.rs",
+        good: "version: offer.version.min(VERSION),",
+        bad: "version: offer.version,",
+    },
+    Mutant {
+        name: "limit of a frame off by one",
+        file: "src/protocol/frame.rs",
+        good: "Some(payload) if payload > max_payload =>",
+        bad: "Some(payload) if payload >= max_payload =>",
+    },
+    Mutant {
+        name: "body pieces off by one",
+        file: "src/session/eom.rs",
+        good: "body.chunks(BODY_PIECE)",
+        bad: "body.chunks(BODY_PIECE - 1)",
+    },
+    Mutant {
+        name: "earlier stages hide the macros of later ones",
+        file: "src/protocol/macros.rs",
+        good: "self.stages.iter().enumerate().rev().find_map(",
+        bad: "self.stages.iter().enumerate().find_map(",
+    },
+    Mutant {
+        name: "changes of the message allowed at any time",
+        file: "src/session/context.rs",
+        good: "(self.in_eom.load(Ordering::Acquire) && actions.contains(action))",
+        bad: "actions.contains(action)",
+    },
+    Mutant {
+        name: "a short form of an IPv4 address refused",
+        file: "src/protocol/address.rs",
+        good: "[b'0', b'x' | b'X', digits @ ..] => (digits, 16),",
+        bad: "",
+    },
+];
+
+/// A copy of the crate that can be spoilt, and built apart from this one.
+struct Workshop {
+    dir: tempfile::TempDir,
+    target: PathBuf,
+}
+
+impl Workshop {
+    fn new() -> Self {
+        let dir = temp_dir();
+        for entry in fs::read_dir(repository()).unwrap() {
+            let entry = entry.unwrap();
+            let name = entry.file_name();
+            if name != "target" && name != "src" && name != ".git" {
+                symlink(entry.path(), dir.path().join(&name)).unwrap();
+            }
+        }
+        run(Command::new("cp").arg("-r").arg(repository().join("src")).arg(dir.path()));
+        Self { dir, target: Path::new(env!("CARGO_TARGET_TMPDIR")).join("mutants") }
+    }
+
+    /// Builds the library with one bug; the directory that it is in.
+    fn build(&self, number: usize, mutant: &Mutant) -> PathBuf {
+        let file = self.dir.path().join(mutant.file);
+        let good = fs::read_to_string(&file).unwrap();
+        assert_eq!(good.matches(mutant.good).count(), 1, "{}: {} no longer fits", mutant.file, mutant.name);
+        fs::write(&file, good.replace(mutant.good, mutant.bad)).unwrap();
+        run(Command::new(env!("CARGO"))
+            .args(["build", "--quiet", "--lib", "--no-default-features", "--locked", "--offline"])
+            .arg("--manifest-path")
+            .arg(self.dir.path().join("Cargo.toml"))
+            .arg("--target-dir")
+            .arg(&self.target)
+            .env("CARGO_PROFILE_DEV_DEBUG", "0"));
+        fs::write(&file, good).unwrap();
+        let library = self.dir.path().join(format!("mutant{number}"));
+        fs::create_dir(&library).unwrap();
+        fs::copy(self.target.join("debug/libmilter.so"), library.join(crate::support::SONAME)).unwrap();
+        library
+    }
+}
+
+/// Each bug is found.
+#[test]
+fn every_seeded_bug_is_found() {
+    let workshop = Workshop::new();
+    let dir = temp_dir();
+    let program = &probe_program(dir.path());
+    std::thread::scope(|scope| {
+        for (number, mutant) in MUTANTS.iter().enumerate() {
+            let library = workshop.build(number, mutant);
+            // The next one is built while the sessions run.
+            scope.spawn(move || {
+                let patience = Duration::from_secs(10);
+                let candidate = Candidate { patience, ..Candidate::new(program, &library) };
+                let found = find_difference(&candidate, 1, 12_000);
+                let Err((seed, difference)) = found else { panic!("not found: {}", mutant.name) };
+                let lines = difference.report().lines().count();
+                println!("{}: found by group {seed}, {lines} lines", mutant.name);
+            });
+        }
+    });
+}
