@@ -18,6 +18,7 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <syslog.h>
 #include <unistd.h>
@@ -27,15 +28,18 @@
 /* Bytes of the body that the order "half-full" makes: they fit the socket's buffer, but fill more than a quarter. */
 #define HALF_FULL (100 << 10)
 
-/* One session: its number, and how many bytes of new body it wants to send. */
+/* One session: its number, how many bytes of new body it wants to send, and whether it forgets to tidy up. */
 struct session {
 	int number;
 	int body_bytes;
+	bool keeps_private;
 };
 
 static atomic_int sessions;
 static atomic_bool threads_are_short;
 static sem_t release;
+/* The context of the session that was closed last. */
+static _Atomic(SMFICTX *) closed;
 
 /* Prints one line at once, whole, from any thread and from signal handlers. */
 static void say(const char *format, ...)
@@ -163,6 +167,15 @@ static sfsistat obey(SMFICTX *ctx, struct session *session, char *order)
 		session->body_bytes = FLOOD;
 	} else if (strcmp(order, "half-full") == 0) {
 		session->body_bytes = HALF_FULL;
+	} else if (strcmp(order, "late-calls") == 0) {
+		SMFICTX *late = closed;
+		say("late %d %d %d %s %s", smfi_progress(late), smfi_setpriv(late, session),
+		    smfi_setreply(late, "550", NULL, NULL), smfi_getpriv(late) ? "something" : "nothing",
+		    smfi_getsymval(late, "j") ? "something" : "nothing");
+	} else if (strcmp(order, "keep-private") == 0) {
+		session->keeps_private = true;
+	} else if (strncmp(order, "timeout ", 8) == 0) {
+		say("timeout %d", smfi_settimeout(atoi(order + 8)));
 	} else if (strcmp(order, "main") == 0) {
 		say("second main %d", smfi_main());
 	} else if (strcmp(order, "thread") == 0) {
@@ -278,8 +291,10 @@ static sfsistat on_abort(SMFICTX *ctx)
 static sfsistat on_close(SMFICTX *ctx)
 {
 	struct session *session = session_of(ctx);
+	closed = ctx;
 	say("close %d", session->number);
-	smfi_setpriv(ctx, NULL);
+	if (!session->keeps_private)
+		smfi_setpriv(ctx, NULL);
 	free(session);
 	return SMFIS_CONTINUE;
 }
@@ -302,6 +317,14 @@ static struct smfiDesc description = {
 	.xxfi_data = on_data,
 	.xxfi_negotiate = on_negotiate,
 };
+
+/* smfi_main in another thread than the main thread. */
+static void *main_in_thread(void *unused)
+{
+	(void)unused;
+	say("main %d", smfi_main());
+	return NULL;
+}
 
 /* Installs a handler for a signal. */
 static void handle(int number, void (*handler)(int))
@@ -384,12 +407,18 @@ static void step(char *name)
 		say("backlog %d", smfi_setbacklog(number));
 	} else if (strcmp(name, "main") == 0) {
 		say("main %d", smfi_main());
+	} else if (strcmp(name, "main-in-thread") == 0) {
+		pthread_t thread;
+		pthread_create(&thread, NULL, main_in_thread, NULL);
+		pthread_join(thread, NULL);
 	} else if (strcmp(name, "stop") == 0) {
 		say("stop %d", smfi_stop());
 	} else if (strcmp(name, "stop-on-usr2") == 0) {
 		handle(SIGUSR2, stop_from_handler);
-	} else if (strcmp(name, "tell-usr1") == 0) {
-		handle(SIGUSR1, tell);
+	} else if (strcmp(name, "tell") == 0) {
+		handle(number, tell);
+	} else if (strcmp(name, "umask") == 0) {
+		umask(number);
 	} else if (strcmp(name, "mask") == 0) {
 		print_mask();
 	} else if (strcmp(name, "become") == 0) {

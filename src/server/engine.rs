@@ -42,7 +42,7 @@ const REST: Duration = Duration::from_millis(100);
 const COMPLAIN_EVERY: Duration = Duration::from_secs(10);
 
 /// At least one look for expired sessions in this time: the timeout may have been changed meanwhile.
-const LONGEST_LOOK: Duration = Duration::from_secs(60);
+const LONGEST_LOOK: Duration = Duration::from_secs(10);
 
 /// How many contexts of ended sessions are kept, so that a late call of a filter's helper thread fails instead
 /// of reading freed memory.

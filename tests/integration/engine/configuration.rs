@@ -6,6 +6,7 @@ use crate::support::{Library, PATIENCE, temp_dir};
 use std::fs;
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::Stdio;
 
@@ -197,5 +198,18 @@ fn a_listening_descriptor_is_taken_over() {
         filter.daemon.signal(libc::SIGTERM);
         assert_eq!(filter.end().last().unwrap(), "main 0", "{library:?}");
         assert!(dir.path().join("s").exists(), "{library:?}: not the filter's file");
+    });
+}
+
+#[test]
+fn the_umask_decides_who_may_connect() {
+    on_both(|library| {
+        for (umask, mode) in [(0o000, 0o777), (0o077, 0o700), (0o117, 0o660)] {
+            let umask = format!("umask={umask}");
+            let mut filter = Filter::start(library, &["register", SERVE[1], &umask, "open=0"]);
+            assert_eq!(filter.end().last().unwrap(), "open 0");
+            let found = fs::metadata(filter.file("s")).unwrap().permissions().mode() & 0o777;
+            assert_eq!(found, mode, "{library:?}, {umask}");
+        }
     });
 }

@@ -130,3 +130,27 @@ fn a_status_that_is_none_ends_the_session() {
         assert!(log[number - 1].starts_with("3 steered: ") && log[number - 1].contains(&words), "{log:?}");
     }
 }
+
+/// Contract 3, entry 16.
+#[test]
+fn calls_for_a_session_that_has_ended_fail() {
+    let filter = Filter::serve(Library::Ours);
+    Mta::order(&filter, "first").quit();
+    filter.wait_for("close 1");
+    let _second = Mta::order(&filter, "late-calls");
+    assert_eq!(filter.count("late -1 -1 -1 nothing nothing"), 1, "{:?}", filter.output());
+}
+
+#[test]
+fn private_data_that_is_left_behind_is_a_warning() {
+    on_both(|library| {
+        let filter = Filter::serve(library);
+        Mta::order(&filter, "keep-private").quit();
+        Mta::order(&filter, "tidy").quit();
+        filter.wait_for_count("close", 2);
+        let mut third = Mta::order(&filter, "third");
+        third.begin_message();
+        let log = filter.log();
+        assert!(log.len() == 1 && log[0].starts_with("4 steered: "), "{library:?}: {log:?}");
+    });
+}

@@ -227,6 +227,28 @@ fn it_can_be_started_again_but_not_twice_at_once() {
     assert_eq!(filter.count("syslog 3 steered: smfi_main: already running"), 3);
 }
 
+/// The connections of the first run are not long gone when the second one begins.
+#[test]
+fn it_can_be_started_again_on_the_same_port() {
+    let port = free_port("127.0.0.1");
+    let conn = format!("conn=inet:{port}@127.0.0.1");
+    let mut filter = Filter::start(Library::Ours, &["register", &conn, "main", "main"]);
+    for round in 1..=2 {
+        filter.wait_for_count("main 0", round - 1);
+        let mut stream = None;
+        wait_until("a connection", || {
+            stream = TcpStream::connect(("127.0.0.1", port)).ok();
+            stream.is_some()
+        });
+        let mut mta = Mta(stream.unwrap());
+        mta.negotiate();
+        filter.daemon.signal(libc::SIGTERM);
+        assert!(mta.has_ended());
+    }
+    assert_eq!(filter.end().last().unwrap(), "main 0");
+    assert_eq!(filter.log(), [""; 0]);
+}
+
 /// Contract 3, entry 15.
 #[test]
 fn afterwards_a_signal_ends_the_process_as_before() {
@@ -241,7 +263,7 @@ fn afterwards_a_signal_ends_the_process_as_before() {
 #[test]
 fn signals_of_the_filter_are_left_alone() {
     on_both(|library| {
-        let filter = Filter::start(library, &["register", "tell-usr1", SERVE[1], "main"]);
+        let filter = Filter::start(library, &["register", "tell=10", SERVE[1], "main"]);
         let _mta = Mta::order(&filter, "hello");
         for count in 1..=3 {
             filter.daemon.signal(libc::SIGUSR1);
@@ -258,6 +280,43 @@ fn signals_of_the_filter_are_left_alone() {
             blocking + 1 >= threads.len() && open + 1 >= threads.len()
         });
     });
+}
+
+/// Contract 4: Python programs run smfi_main in a second thread, and keep the signals for their first.
+#[test]
+fn a_main_thread_with_handlers_of_its_own_gets_the_signals() {
+    on_both(|library| {
+        let filter = Filter::start(library, &["register", "tell=1", "tell=15", SERVE[1], "main-in-thread"]);
+        let mut mta = Mta::order(&filter, "hello");
+        for count in 1..=10 {
+            for (signal, told) in [(libc::SIGHUP, "signal 1"), (libc::SIGTERM, "signal 15")] {
+                // The system gives a signal to any thread that wants it while the main thread is in a handler, or
+                // to one that begins to wait before the main thread has run.
+                wait_until("the main thread is free, and another one waits for signals", || {
+                    main_thread_is_free(&filter) && somebody_waits_for_signals(&filter)
+                });
+                filter.daemon.signal(signal);
+                filter.wait_for_count(told, count);
+            }
+        }
+        mta.begin_message();
+        assert_eq!(mta.end_message(b"text\r\n"), 'c', "{library:?}: nothing has stopped");
+    });
+}
+
+/// Whether no handler is running in the main thread, which would block its signal.
+fn main_thread_is_free(filter: &Filter) -> bool {
+    let status = fs::read_to_string(format!("/proc/{}/status", filter.daemon.pid())).unwrap();
+    status.lines().any(|line| line == "SigBlk:\t0000000000000000")
+}
+
+fn somebody_waits_for_signals(filter: &Filter) -> bool {
+    let waiting = libc::SYS_rt_sigtimedwait.to_string();
+    fs::read_dir(format!("/proc/{}/task", filter.daemon.pid())).unwrap().any(|task| {
+        // A thread may end meanwhile.
+        let call = fs::read_to_string(task.unwrap().path().join("syscall")).unwrap_or_default();
+        call.split(' ').next() == Some(&waiting)
+    })
 }
 
 /// Which signals are blocked, and which ignored, in each thread of the filter.

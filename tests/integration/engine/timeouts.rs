@@ -52,6 +52,18 @@ fn silence_ends_a_session() {
     }
 }
 
+/// Sessions that begin after the change heed it.
+#[test]
+fn a_timeout_can_be_set_while_the_filter_serves() {
+    let filter = serve(Library::Ours, 7210);
+    let mut old = Mta::order(&filter, "timeout 1");
+    filter.wait_for_count("timeout 0", 2);
+    assert!(Mta::order(&filter, "new").has_ended());
+    filter.wait_for("close 2");
+    check_log(&filter);
+    old.begin_message();
+}
+
 #[test]
 fn pauses_do_not_add_up() {
     let filter = serve(Library::Ours, 5);
