@@ -62,16 +62,16 @@ deps:  ## what the tests need: Debian packages (as root) and sources
 check: deps all  ## every test
 	$(CARGO) test $(CARGOFLAGS) --target-dir $(TARGET)
 
+check-long: deps all  ## a million random sessions on the reference and on ours (DIFF_SESSIONS, DIFF_SEED)
+	LIBMILTER_DIFF_SESSIONS=$(DIFF_SESSIONS) LIBMILTER_DIFF_SEED=$(DIFF_SEED) \
+		$(CARGO) test $(CARGOFLAGS) --release --target-dir $(TARGET) --test integration \
+		differential::sessions_agree -- --nocapture
+
 filters: deps all  ## Debian's milters on our library, and a table of what they did
 	rm -rf $(TARGET)/tmp/filters
 	$(CARGO) test $(CARGOFLAGS) --target-dir $(TARGET) --test integration filters::; status=$$?; \
 	printf '\n| filter | version | our library by | outcome | as on the reference |\n|---|---|---|---|---|\n'; \
 	cat $(TARGET)/tmp/filters/*.md; exit $$status
-
-check-long: deps all  ## a million random sessions on the reference and on ours (DIFF_SESSIONS, DIFF_SEED)
-	LIBMILTER_DIFF_SESSIONS=$(DIFF_SESSIONS) LIBMILTER_DIFF_SEED=$(DIFF_SEED) \
-		$(CARGO) test $(CARGOFLAGS) --release --target-dir $(TARGET) --test integration \
-		differential::sessions_agree -- --nocapture
 
 header:  ## include/libmilter/*.h, made anew from src/ffi
 	LIBMILTER_WRITE_HEADERS=1 $(CARGO) test $(CARGOFLAGS) --target-dir $(TARGET) --test integration header::

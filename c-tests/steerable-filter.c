@@ -16,6 +16,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <syslog.h>
@@ -325,6 +326,33 @@ static void become(int id)
 	say("become %d", id);
 }
 
+/* Signals a parent passes on go to this process. */
+static pid_t daemon_process;
+
+/* Passes a signal on. */
+static void pass_on(int number)
+{
+	kill(daemon_process, number);
+}
+
+/* Goes on in a child, as daemons do. The parent keeps none of the library's descriptors; it stays only so that the
+ * test has one process to signal and to wait for. */
+static void daemonise(void)
+{
+	daemon_process = fork();
+	if (daemon_process == 0) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		return;
+	}
+	for (int fd = 3; fd < 64; fd++)
+		close(fd);
+	handle(SIGTERM, pass_on);
+	int status = -1;
+	while (waitpid(daemon_process, &status, 0) == -1 && errno == EINTR)
+		;
+	_exit(status == 0 ? 0 : 95);
+}
+
 /* Does one step of the main thread: NAME or NAME=VALUE. */
 static void step(char *name)
 {
@@ -359,6 +387,8 @@ static void step(char *name)
 		print_mask();
 	} else if (strcmp(name, "become") == 0) {
 		become(number);
+	} else if (strcmp(name, "daemonise") == 0) {
+		daemonise();
 	} else if (strcmp(name, "descriptors") == 0) {
 		struct rlimit limit = { number, number };
 		say("descriptors %d", setrlimit(RLIMIT_NOFILE, &limit));

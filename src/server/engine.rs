@@ -11,6 +11,7 @@
 
 use super::Event;
 use super::listener::{LONGEST_WAIT, Listener};
+use super::reserve::Reserve;
 use super::settings::{Settings, Threads};
 use super::waiting_room::{Seat, WaitingRoom};
 use crate::log;
@@ -50,6 +51,9 @@ const REMEMBERED: usize = 256;
 /// At least so many threads may linger with a session between two commands.
 const LEAST_LINGERING: usize = 4;
 
+/// At least so many threads may wait in the poller.
+const LEAST_WATCHERS: usize = 2;
+
 /// The poller's token for "all watchers end"; sessions have higher ones.
 const CLOSING: u64 = 0;
 
@@ -76,6 +80,10 @@ struct Shared<F> {
     idle_acceptors: AtomicUsize,
     /// Threads that wait for silent sessions, or will in an instant.
     idle_watchers: AtomicUsize,
+    /// How many watchers wait in the poller; more only make it slower.
+    enough_watchers: usize,
+    /// The others.
+    reserve: Reserve,
     /// Threads that linger with a session.
     lingering: AtomicUsize,
     /// How many may.
@@ -134,6 +142,8 @@ impl<F: Filter> Engine<F> {
             closing,
             idle_acceptors: AtomicUsize::new(0),
             idle_watchers: AtomicUsize::new(0),
+            enough_watchers: LEAST_WATCHERS.max(processors),
+            reserve: Reserve::default(),
             lingering: AtomicUsize::new(0),
             most_lingering: LEAST_LINGERING.max(2 * processors),
             live: AtomicUsize::new(0),
@@ -212,6 +222,7 @@ impl<F: Filter> Engine<F> {
     /// Ends all threads, and waits for them for at most `grace`. Threads that are stuck in a callback stay.
     pub fn finish(self, grace: Duration) {
         self.shared.closing.raise();
+        self.shared.reserve.dismiss();
         drop(self.alive);
         // Nothing is ever sent: the end of the last thread disconnects the channel.
         let _ = self.ended.recv_timeout(grace);
@@ -245,7 +256,7 @@ fn work<F: Filter>(shared: &Arc<Shared<F>>, alive: &Sender<Infallible>, role: Ro
         match work {
             Work::Connection(_) | Work::Session(_) => {
                 let last = idle.fetch_sub(1, Ordering::SeqCst) == 1;
-                let alone = last && spawn(shared, alive, role).is_err();
+                let alone = last && !shared.call_back(role) && spawn(shared, alive, role).is_err();
                 if alone {
                     // If nobody receives it, the server is stopping.
                     let _ = shared.events.send(Event::NoThread);
@@ -255,7 +266,14 @@ fn work<F: Filter>(shared: &Arc<Shared<F>>, alive: &Sender<Infallible>, role: Ro
                     Work::Session(token) => shared.take_up(token, &mut buffers),
                     Work::Nothing | Work::Over => {}
                 }
-                idle.fetch_add(1, Ordering::SeqCst);
+                if shared.has_enough(role) {
+                    // Whoever calls a thread back counts it as idle.
+                    if !shared.reserve.wait(KEEP) {
+                        return;
+                    }
+                } else {
+                    idle.fetch_add(1, Ordering::SeqCst);
+                }
             }
             Work::Nothing => {
                 buffers = Buffers::default();
@@ -276,6 +294,20 @@ impl<F: Filter> Shared<F> {
             Role::Acceptor => &self.idle_acceptors,
             Role::Watcher => &self.idle_watchers,
         }
+    }
+
+    /// Whether another idle thread would be one too many.
+    fn has_enough(&self, role: Role) -> bool {
+        role == Role::Watcher && self.idle_watchers.load(Ordering::SeqCst) >= self.enough_watchers
+    }
+
+    /// Calls a thread back from the reserve.
+    fn call_back(&self, role: Role) -> bool {
+        let called = role == Role::Watcher && self.reserve.call();
+        if called {
+            self.idle_watchers.fetch_add(1, Ordering::SeqCst);
+        }
+        called
     }
 
     fn wait_for_session(&self) -> Work {
@@ -301,10 +333,14 @@ impl<F: Filter> Shared<F> {
                 Work::Over
             }
             Err(error) => {
-                // The system looks for a descriptor before it looks for a connection: perhaps nobody misses it.
-                if listener.is_wanted(self.shutdown.alarm(false)) {
-                    self.complain(format_args!("cannot accept a connection: {error}"));
+                // The system looks for a descriptor before it looks for a connection: perhaps nobody misses it, or
+                // another acceptor has one in store.
+                let stopping = self.shutdown.alarm(false);
+                if listener.is_wanted(LONGEST_WAIT, stopping) {
                     self.rest();
+                    if listener.is_wanted(Duration::ZERO, stopping) {
+                        self.complain(format_args!("cannot accept a connection: {error}"));
+                    }
                 }
                 Work::Nothing
             }
@@ -388,19 +424,32 @@ impl<F: Filter> Shared<F> {
     }
 
     /// Leaves a silent session in the waiting room, unless it has to go on at once.
-    fn seat(&self, seat: Seat) -> Result<(), Box<Seat>> {
+    fn seat(&self, mut seat: Seat) -> Result<(), Box<Seat>> {
         seat.session.shrink();
-        let deadline = seat.session.link().silence_deadline();
-        let mut waiting_room = self.waiting_room.lock();
-        // Whoever begins a shutdown says so before looking into the waiting room.
-        if seat.session.must_end() {
-            return Err(Box::new(seat));
+        let (token, link) = (seat.token, Arc::clone(seat.session.link()));
+        let known = std::mem::replace(&mut seat.registered, true);
+        let deadline = link.silence_deadline();
+        {
+            let mut waiting_room = self.waiting_room.lock();
+            // Whoever begins a shutdown says so before looking into the waiting room.
+            if seat.session.must_end() {
+                seat.registered = known;
+                return Err(Box::new(seat));
+            }
+            waiting_room.enter(seat, deadline);
         }
-        waiting_room.enter(seat, deadline, &self.poller).map_err(|(seat, error)| {
-            drop(waiting_room);
-            self.complain(format_args!("a silent session keeps its thread: {error}"));
-            seat
-        })
+        // Not under the lock: a thread that is interrupted here must not hold up all others.
+        let watched =
+            if known { self.poller.rearm(link.as_fd(), token) } else { self.poller.add(link.as_fd(), token) };
+        let Err(error) = watched else { return Ok(()) };
+        self.complain(format_args!("a silent session keeps its thread: {error}"));
+        match self.waiting_room.lock().leave(token) {
+            Some(mut seat) => {
+                seat.registered = known;
+                Err(Box::new(seat))
+            }
+            None => Ok(()),
+        }
     }
 
     /// Keeps the context of an ended session for a while.

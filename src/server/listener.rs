@@ -94,7 +94,7 @@ impl Listener {
     /// See accept(2).
     pub fn accept(&self, stopping: BorrowedFd<'_>) -> io::Result<Option<Socket>> {
         // Nobody can end an accept on a shared socket without hurting the others, so it must not block.
-        if !self.is_exclusive && !self.is_wanted(stopping) {
+        if !self.is_exclusive && !self.is_wanted(LONGEST_WAIT, stopping) {
             return Ok(None);
         }
         match self.socket.accept() {
@@ -106,11 +106,11 @@ impl Listener {
         }
     }
 
-    /// Waits for a connection without accepting it; `false` if there is none for [`LONGEST_WAIT`], or when
-    /// `stopping` becomes readable.
-    pub fn is_wanted(&self, stopping: BorrowedFd<'_>) -> bool {
-        let deadline = Instant::now() + LONGEST_WAIT;
-        matches!(sys::wait(self.as_fd(), Interest::Read, stopping, deadline), Ok(Woken::Ready))
+    /// Waits for a connection without accepting it; `false` if there is none in this time, or when `stopping`
+    /// becomes readable.
+    pub fn is_wanted(&self, time: Duration, stopping: BorrowedFd<'_>) -> bool {
+        let woken = sys::wait(self.as_fd(), Interest::Read, stopping, Instant::now() + time);
+        matches!(woken, Ok(Woken::Ready))
     }
 
     /// Refuses connections from now on, and ends the waits of [`Self::accept`].

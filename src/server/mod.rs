@@ -3,6 +3,7 @@
 pub mod endpoint;
 pub mod engine;
 pub mod listener;
+mod reserve;
 pub mod settings;
 pub mod signals;
 mod waiting_room;

@@ -1,10 +1,7 @@
 //! Sessions whose MTA is silent: they need no thread, no buffers, only their place here and in the poller.
 
 use crate::session::Session;
-use crate::sys::epoll::Epoll;
 use std::collections::HashMap;
-use std::io;
-use std::os::fd::AsFd;
 use std::time::Instant;
 
 /// A session with what the engine knows of it.
@@ -27,24 +24,9 @@ pub struct WaitingRoom {
 }
 
 impl WaitingRoom {
-    /// Takes a session in, and lets `poller` report when there is something to read for it.
-    ///
-    /// # Errors
-    /// The poller has no memory left; the session comes back.
-    pub fn enter(
-        &mut self,
-        mut seat: Seat,
-        deadline: Instant,
-        poller: &Epoll,
-    ) -> Result<(), (Box<Seat>, io::Error)> {
-        let fd = seat.session.link().as_fd();
-        let armed = if seat.registered { poller.rearm(fd, seat.token) } else { poller.add(fd, seat.token) };
-        if let Err(error) = armed {
-            return Err((Box::new(seat), error));
-        }
-        seat.registered = true;
+    /// Takes a session in. It is for the caller to let the poller watch its connection from now on.
+    pub fn enter(&mut self, seat: Seat, deadline: Instant) {
         self.seats.insert(seat.token, (deadline, seat));
-        Ok(())
     }
 
     /// Hands a session out that the poller has reported.

@@ -116,7 +116,7 @@ impl Session {
     }
 
     /// The connection, to wait for its readiness.
-    pub fn link(&self) -> &Link {
+    pub fn link(&self) -> &Arc<Link> {
         &self.link
     }
 
@@ -173,27 +173,29 @@ impl Session {
     /// The walk of one packet, over and over. `Ok` when the MTA is silent.
     fn serve<F: Filter>(&mut self, filter: &F, inbox: &mut Inbox, patience: Patience) -> Result<(), End> {
         inbox.prepare().map_err(End::Broken)?;
+        let mut heard = false;
         loop {
             let in_message = self.stage.in_message();
             if self.link.shutdown().ends(in_message) {
                 return Err(End::Shutdown);
             }
+            if let Some(frame) = inbox.next_frame(self.max_payload).map_err(End::Frame)? {
+                self.frame_deadline = None;
+                let kind = Kind::try_from(frame.kind).map_err(End::Malformed)?;
+                self.take(filter, kind, frame.payload)?;
+                continue;
+            }
+            self.ctx.flush().map_err(broken)?;
+            if heard && patience == Patience::None && inbox.is_empty() {
+                return Ok(());
+            }
             match self.link.receive(inbox, patience, in_message, &mut self.frame_deadline) {
-                Arrival::Bytes => {}
+                Arrival::Bytes => heard = true,
                 Arrival::Silence => return Ok(()),
                 Arrival::Shutdown => return Err(End::Shutdown),
                 Arrival::Closed => return Err(End::Closed),
                 Arrival::TimedOut => return Err(End::TimedOut),
                 Arrival::Broken(error) => return Err(broken(error)),
-            }
-            while let Some(frame) = inbox.next_frame(self.max_payload).map_err(End::Frame)? {
-                self.frame_deadline = None;
-                let kind = Kind::try_from(frame.kind).map_err(End::Malformed)?;
-                self.take(filter, kind, frame.payload)?;
-            }
-            self.ctx.flush().map_err(broken)?;
-            if patience == Patience::None && inbox.is_empty() && !self.must_end() {
-                return Ok(());
             }
         }
     }

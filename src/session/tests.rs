@@ -390,6 +390,63 @@ fn an_abort_ends_everything_once() {
 }
 
 #[test]
+fn an_abort_does_not_wait_for_commands_that_have_arrived() {
+    for abandoned in [false, true] {
+        let shutdown: Arc<Mutex<Option<Arc<Shutdown>>>> = Arc::default();
+        let its_shutdown = Arc::clone(&shutdown);
+        let mut conversation = Conversation::new(Recorder::new(move |kind, _| {
+            if let (Kind::Mail, Some(shutdown)) = (kind, &*its_shutdown.lock()) {
+                shutdown.abort();
+                if abandoned {
+                    shutdown.abandon();
+                }
+            }
+            Verdict::Continue
+        }));
+        *shutdown.lock() = Some(Arc::clone(&conversation.shutdown));
+        let bytes = frames(&[OPTNEG, CONNECT, HELO, MAIL, RCPT, EOH, EOM]);
+        assert_eq!(conversation.say(&bytes, &mut Buffers::default()), Pause::Ended);
+        let end = if abandoned { "" } else { " abort close" };
+        assert_eq!(conversation.seen(), format!("negotiate connect helo mail{end}"));
+    }
+}
+
+#[test]
+fn changes_from_several_threads_never_mix() {
+    const THREADS: usize = 4;
+    const CHANGES: usize = 200;
+    let filter = Recorder::new(|kind, ctx| {
+        if kind == Kind::EndOfMessage {
+            std::thread::scope(|scope| {
+                for _ in 0..THREADS {
+                    scope.spawn(|| {
+                        for _ in 0..CHANGES {
+                            let scope = ctx.eom(Actions::ADDHDRS).unwrap();
+                            scope.send(Modification::AddHeader { name: b"X", value: &[b'x'; 900] }).unwrap();
+                            ctx.progress().unwrap();
+                        }
+                    });
+                }
+            });
+        }
+        Verdict::Continue
+    });
+    let mut conversation = Conversation::new(filter);
+    let mut mta = conversation.mta.try_clone().unwrap();
+    let reader = std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        mta.read_to_end(&mut bytes).unwrap();
+        kinds(&bytes)
+    });
+    conversation.say_last(&frames(&[OPTNEG, CONNECT, HELO, MAIL, RCPT, EOH, EOM]), &mut Buffers::default());
+    drop(conversation);
+    let heard = reader.join().unwrap();
+    assert_eq!(heard.matches('h').count(), THREADS * CHANGES);
+    assert_eq!(heard.matches('p').count(), THREADS * CHANGES);
+    assert!(heard.starts_with("Occccc") && heard.ends_with('c'));
+}
+
+#[test]
 fn a_broken_connection_is_noticed_even_when_nothing_is_left_to_say() {
     // The filter asks for a sign of life that cannot be sent, and then does not answer.
     let filter = Recorder::new(|kind, ctx| {

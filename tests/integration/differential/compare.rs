@@ -4,29 +4,17 @@
 use super::deviation::Deviation;
 use super::generate;
 use super::plan::{Part, Plan};
-use super::play::{Outcome, Probe};
+use super::play::{Candidate, Outcome, Probe};
 use super::script::SHAPES;
 use super::session::{Session, Step};
 use crate::support::{Library, temp_dir};
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// How long the shortest session that shows a difference is looked for.
 const SHRINKING: Duration = Duration::from_secs(60);
-
-/// The library that is compared with the reference, and how.
-#[derive(Clone, Copy)]
-pub struct Candidate<'a> {
-    pub program: &'a Path,
-    /// The directory with the library.
-    pub library: &'a Path,
-    pub environment: &'a [(&'a str, &'a str)],
-    /// How long to wait for an answer before it counts as missing.
-    pub patience: Duration,
-}
 
 /// A probe on each library, registered alike.
 pub struct Pair {
@@ -40,14 +28,10 @@ pub struct Pair {
 impl Pair {
     pub fn start(candidate: &Candidate<'_>, shape: usize) -> Self {
         let dir = temp_dir();
-        let start = |name: &str, library: &Path, environment: &[(&str, &str)]| {
-            let dir = dir.path().join(name);
-            std::fs::create_dir(&dir).unwrap();
-            let (shape, patience) = (&SHAPES[shape], candidate.patience);
-            Probe::start(candidate.program, library, environment, &dir, shape, patience)
-        };
-        let reference = start("reference", Library::Reference.dir(), &[]);
-        let ours = start("ours", candidate.library, candidate.environment);
+        let library = Library::Reference.dir();
+        let usual = Candidate { library, environment: &[], memcheck: false, ..*candidate };
+        let reference = Probe::start(&usual, &dir.path().join("reference"), &SHAPES[shape]);
+        let ours = Probe::start(candidate, &dir.path().join("ours"), &SHAPES[shape]);
         let same = candidate.library == Library::Reference.dir();
         Self { reference, ours, same, _dir: dir }
     }

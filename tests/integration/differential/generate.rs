@@ -6,6 +6,8 @@ use fastrand::Rng;
 
 const MACRO_NAMES: [&[u8]; 10] =
     [b"i", b"{i}", b"j", b"{auth_authen}", b"{mail_addr}", b"_", b"{x}", b"xy", b"{}", b"{{"];
+/// SMFIS_ALL_OPTS: what a filter that declines steps of its own accord must not return.
+const ALL_OPTS: i32 = 10;
 const NR_BITS: [u32; 9] = [0x1000, 0x2000, 0x4000, 0x8000, 0x1_0000, 0x2_0000, 0x4_0000, 0x8_0000, 0x80];
 
 /// One of several.
@@ -448,11 +450,11 @@ impl<'a> Generator<'a> {
         }
         let usual = self.shape().off == self.shape().default_off();
         let status = if self.trouble() && one_in(self.rng, 3) { self.status() } else { 0 };
-        if status != 0 {
+        if status != 0 && (status != ALL_OPTS || usual) {
             return Rule { status, ops };
         }
         if usual && self.rng.bool() {
-            return Rule { status: 10, ops };
+            return Rule { status: ALL_OPTS, ops };
         }
         let mut wanted = self.shape().off;
         for bit in NR_BITS {

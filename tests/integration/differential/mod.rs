@@ -15,11 +15,11 @@ mod play;
 mod script;
 mod session;
 
-use crate::support::{Library, PATIENCE, compile_c, repository, temp_dir};
-use compare::{Candidate, Pair, Tally, play_many};
+use crate::support::{Library, compile_c, repository, temp_dir};
+use compare::{Pair, Tally, play_many};
 use deviation::Deviation;
 use plan::Plan;
-use play::Probe;
+use play::{Candidate, Probe};
 use script::SHAPES;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -44,7 +44,7 @@ fn agree(library: Library, environment: &[(&str, &str)], usual_count: u64) -> Ta
     let (seed, count) = (setting("LIBMILTER_DIFF_SEED", 1), setting("LIBMILTER_DIFF_SESSIONS", usual_count));
     let dir = temp_dir();
     let program = &probe_program(dir.path());
-    let candidate = Candidate { program, library: library.dir(), environment, patience: PATIENCE };
+    let candidate = Candidate { environment, ..Candidate::new(program, library.dir()) };
     let start = Instant::now();
     match play_many(&candidate, seed, count) {
         Ok(tally) => {
@@ -84,8 +84,7 @@ fn sessions_with_threads_of_their_own_agree() {
 fn silent_sessions_agree() {
     let dir = temp_dir();
     let program = &probe_program(dir.path());
-    let library = Library::Ours.dir();
-    let candidate = Candidate { program, library, environment: &[], patience: PATIENCE };
+    let candidate = Candidate::new(program, Library::Ours.dir());
     std::thread::scope(|scope| {
         for (shape, filter) in SHAPES.iter().enumerate() {
             let candidate = &candidate;
@@ -102,6 +101,28 @@ fn silent_sessions_agree() {
     });
 }
 
+/// So it does under valgrind, which finds nothing wrong with what sessions of all kinds do to memory.
+#[test]
+fn sessions_agree_under_memcheck() {
+    let dir = temp_dir();
+    let program = &probe_program(dir.path());
+    let candidate = Candidate { memcheck: true, ..Candidate::new(program, Library::Ours.dir()) };
+    std::thread::scope(|scope| {
+        for shape in [0, 4, 8] {
+            let candidate = &candidate;
+            scope.spawn(move || {
+                let pair = Pair::start(candidate, shape);
+                for seed in 0..40 {
+                    if pair.compare(&generate::group_of(seed, shape, 2), Duration::ZERO).is_err() {
+                        panic!("sessions differ, seed {seed}, filter: {}", SHAPES[shape].name);
+                    }
+                }
+                assert_eq!(pair.ours.findings(), "");
+            });
+        }
+    });
+}
+
 /// Sessions that decline different steps don't disturb one another: `steps-per-session`. The reference needs a
 /// process for each choice; ours plays them all in one.
 #[test]
@@ -109,9 +130,7 @@ fn declined_steps_belong_to_the_session() {
     let dir = temp_dir();
     let program = probe_program(dir.path());
     let start = |name: String, library: Library, shape: usize| {
-        let dir = dir.path().join(name);
-        std::fs::create_dir(&dir).unwrap();
-        Probe::start(&program, library.dir(), &[], &dir, &SHAPES[shape], PATIENCE)
+        Probe::start(&Candidate::new(&program, library.dir()), &dir.path().join(name), &SHAPES[shape])
     };
     let ours = start("ours".into(), Library::Ours, script::CHOOSY[0]);
     let references =
@@ -132,8 +151,7 @@ fn declined_steps_belong_to_the_session() {
 fn each_predicted_difference_is_real() {
     let dir = temp_dir();
     let program = &probe_program(dir.path());
-    let library = Library::Ours.dir();
-    let candidate = Candidate { program, library, environment: &[], patience: PATIENCE };
+    let candidate = Candidate::new(program, Library::Ours.dir());
     let mut wanted: BTreeSet<_> = Deviation::ALL.into_iter().filter(|one| one.is_safe_to_show()).collect();
     let mut pairs: [Option<Pair>; SHAPES.len()] = Default::default();
     for seed in 0..200_000 {

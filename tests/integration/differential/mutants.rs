@@ -1,7 +1,8 @@
 //! Single bugs, put into a copy of `src/` one at a time: the sessions must find each of them. A comparison that
 //! misses one has a blind spot.
 
-use super::compare::{Candidate, find_difference};
+use super::compare::find_difference;
+use super::play::Candidate;
 use super::probe_program;
 use crate::support::{repository, run, temp_dir};
 use std::fs;
@@ -176,8 +177,8 @@ fn every_seeded_bug_is_found() {
             let library = workshop.build(number, mutant);
             // The next one is built while the sessions run.
             scope.spawn(move || {
-                let patience = Duration::from_secs(2);
-                let candidate = Candidate { program, library: &library, environment: &[], patience };
+                let patience = Duration::from_secs(10);
+                let candidate = Candidate { patience, ..Candidate::new(program, &library) };
                 let found = find_difference(&candidate, 1, 12_000);
                 let Err((seed, difference)) = found else { panic!("not found: {}", mutant.name) };
                 let lines = difference.report().lines().count();

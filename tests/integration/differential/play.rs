@@ -5,7 +5,7 @@
 use super::plan::{Act, Part};
 use super::script::{Script, Shape};
 use super::session::describe;
-use crate::support::{Daemon, wait_until};
+use crate::support::{Daemon, PATIENCE, wait_until};
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
@@ -21,8 +21,44 @@ const SLOT_BYTES: u64 = 1 << 20;
 const FIRST_SLOT: u64 = 4096;
 const SCRIPT_AT: usize = 128;
 const LOG_AT: u64 = 1 << 19;
+/// Where valgrind writes.
+const FINDINGS: &str = "findings";
 /// The head of the file when no session is expected: no slot is next, no callback was stray.
 const NO_SLOT: [u8; 8] = [0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0];
+
+/// A library to be compared, and how.
+#[derive(Clone, Copy)]
+pub struct Candidate<'a> {
+    /// The probe.
+    pub program: &'a Path,
+    /// The directory with the library.
+    pub library: &'a Path,
+    pub environment: &'a [(&'a str, &'a str)],
+    /// Whether valgrind watches.
+    pub memcheck: bool,
+    /// How long to wait for an answer before it counts as missing.
+    pub patience: Duration,
+}
+
+impl<'a> Candidate<'a> {
+    /// A library as it usually runs.
+    pub fn new(program: &'a Path, library: &'a Path) -> Self {
+        Self { program, library, environment: &[], memcheck: false, patience: PATIENCE }
+    }
+
+    fn command(&self, dir: &Path) -> Command {
+        let mut command = if self.memcheck {
+            let mut valgrind = Command::new("valgrind");
+            valgrind.args(["--quiet", "--leak-check=no"]);
+            valgrind.arg(format!("--log-file={}", dir.join(FINDINGS).display())).arg(self.program);
+            valgrind
+        } else {
+            Command::new(self.program)
+        };
+        command.env("LD_LIBRARY_PATH", self.library).envs(self.environment.iter().copied());
+        command
+    }
+}
 
 /// A running probe.
 pub struct Probe {
@@ -33,29 +69,20 @@ pub struct Probe {
 }
 
 impl Probe {
-    /// Starts the probe on a library, registered as the shape says. `patience` is how long a missing answer
-    /// is waited for.
-    pub fn start(
-        program: &Path,
-        library: &Path,
-        environment: &[(&str, &str)],
-        dir: &Path,
-        shape: &Shape,
-        patience: Duration,
-    ) -> Self {
+    /// Starts the probe in a directory of its own, registered as the shape says.
+    pub fn start(candidate: &Candidate<'_>, dir: &Path, shape: &Shape) -> Self {
+        std::fs::create_dir(dir).unwrap();
         let shared_path = dir.join("shared");
         let shared = File::options().read(true).write(true).create_new(true).open(&shared_path).unwrap();
         shared.set_len(FIRST_SLOT + SLOTS as u64 * SLOT_BYTES).unwrap();
         shared.write_all_at(&NO_SLOT, 0).unwrap();
         let socket = dir.join("socket");
         let hex = |number: u32| format!("{number:x}");
-        let process = Daemon::start(
-            Command::new(program)
-                .env("LD_LIBRARY_PATH", library)
-                .envs(environment.iter().copied())
-                .args([&socket, &shared_path])
-                .args([shape.version, shape.flags, shape.callbacks, shape.max_data].map(hex)),
-        );
+        let mut command = candidate.command(dir);
+        command.args([&socket, &shared_path]);
+        command.args([shape.version, shape.flags, shape.callbacks, shape.max_data].map(hex));
+        let process = Daemon::start(&mut command);
+        let patience = candidate.patience;
         let probe = Self { process, socket, shared, patience };
         wait_until("the probe's socket", || UnixStream::connect(&probe.socket).is_ok());
         // That connection calls close, for no slot.
@@ -101,6 +128,11 @@ impl Probe {
         let mut head = [0; 8];
         self.shared.read_exact_at(&mut head, 0).unwrap();
         u32::from_ne_bytes(head[4..].try_into().unwrap())
+    }
+
+    /// What valgrind has found.
+    pub fn findings(&self) -> String {
+        std::fs::read_to_string(self.socket.with_file_name(FINDINGS)).unwrap()
     }
 
     /// Plays sessions at the same time, a step of each in turn, with a silence between the turns.

@@ -27,8 +27,9 @@ fn a_short_life_without_an_error() {
         faulty.begin_message();
         faulty.command(Kind::Header, b"no value");
         assert!(faulty.has_ended());
-        let mut silent = Mta::order(&filter, "silent");
-        assert!(silent.has_ended());
+        if round == 0 {
+            assert!(Mta::order(&filter, "silent").has_ended());
+        }
         let mut last = Mta::order(&filter, "last");
         last.begin_message();
         filter.daemon.signal(libc::SIGINT);

@@ -158,7 +158,7 @@ impl Drop for Filter {
 }
 
 /// The MTA's end of one connection.
-struct Mta(UnixStream);
+struct Mta<S = UnixStream>(S);
 
 impl Mta {
     /// Connects as soon as the filter listens.
@@ -195,7 +195,9 @@ impl Mta {
         assert_eq!(mta.helo(order), 'c');
         mta
     }
+}
 
+impl<S: Read + Write> Mta<S> {
     /// Sends bytes as they stand.
     #[track_caller]
     fn send(&mut self, bytes: &[u8]) {

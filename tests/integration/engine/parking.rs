@@ -93,6 +93,32 @@ fn thousands_of_silent_sessions_need_a_handful_of_threads() {
     assert_eq!(filter.log(), [""; 0]);
 }
 
+/// Contract 3, entry 21: all callbacks run at once, those of silent sessions as well as those of new ones.
+#[test]
+fn sessions_that_become_ready_together_run_together() {
+    const EACH: usize = 20;
+    let filter = Filter::serve(Library::Ours);
+    let mut mtas: Vec<Mta> = (0..EACH).map(|_| Mta::order(&filter, "silent")).collect();
+    std::thread::sleep(PAUSE);
+    mtas.extend((0..EACH).map(|_| {
+        let mut mta = Mta::greet(&filter);
+        assert_eq!(mta.connect_from("new"), 'c');
+        mta
+    }));
+    for mta in &mut mtas {
+        mta.command(Kind::Helo, b"hold\0");
+    }
+    let held = || filter.output().iter().filter(|line| line.ends_with(" hold")).count();
+    wait_until("all are held", || held() == mtas.len());
+    let mut late = Mta::greet(&filter);
+    assert_eq!(late.connect_from("late"), 'c');
+    for _ in &mtas {
+        late.command(Kind::Helo, b"release\0");
+        assert_eq!(late.answer(), 'c');
+    }
+    assert!(mtas.iter_mut().all(|mta| mta.answer() == 'c'));
+}
+
 #[test]
 fn a_setting_keeps_one_thread_for_each_session() {
     let mut command = Library::Ours.command(super::program());

@@ -28,6 +28,25 @@ fn at_the_limit_of_descriptors_the_listener_rests() {
     filter.wait_for("close 1");
 }
 
+/// accept(2) wants a descriptor even if nobody waits.
+#[test]
+fn a_full_table_of_descriptors_alone_is_no_reason_to_complain() {
+    const LIMIT: usize = 24;
+    let limit = format!("descriptors={LIMIT}");
+    let filter = Filter::start(Library::Ours, &["register", SERVE[1], &limit, "main"]);
+    let mut mtas = vec![Mta::order(&filter, "served")];
+    while filter.open_files() < LIMIT {
+        mtas.push(Mta::order(&filter, "served"));
+    }
+    std::thread::sleep(Duration::from_millis(500));
+    assert_eq!(filter.log(), [""; 0]);
+    // One more has to wait, and that is said.
+    let mut waiting = Mta::connect(&filter);
+    filter.wait_for("syslog 3 steered: cannot accept a connection: Too many open files (os error 24)");
+    mtas.pop().unwrap().quit();
+    waiting.negotiate();
+}
+
 #[test]
 fn without_another_thread_a_connection_is_refused() {
     let filter = Filter::serve(Library::Ours);

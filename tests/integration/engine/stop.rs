@@ -2,9 +2,10 @@
 //! finish, and what is left behind. Most of it is for ours alone, because the reference closes no session in order.
 
 use super::{Filter, Mta, SERVE, on_both};
-use crate::support::{Library, wait_until};
+use crate::support::{Library, PATIENCE, free_port, wait_until};
 use milter::protocol::Kind;
 use std::fs;
+use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::os::unix::process::ExitStatusExt;
@@ -31,12 +32,18 @@ fn without_sessions_everything_stops_it() {
     on_both(|library| {
         // In the reference, smfi_stop in a signal handler has no effect.
         let handler = (library == Library::Ours).then_some(libc::SIGUSR2);
-        for signal in [libc::SIGTERM, libc::SIGHUP, libc::SIGINT].into_iter().chain(handler) {
-            let mut filter = Filter::start(library, &["register", "stop-on-usr2", SERVE[1], "main"]);
+        let signals = [libc::SIGTERM, libc::SIGHUP, libc::SIGINT].into_iter().chain(handler);
+        // All at once, because each stop takes the reference nearly five seconds.
+        let mut filters: Vec<(i32, Filter)> = signals
+            .map(|signal| (signal, Filter::start(library, &["register", "stop-on-usr2", SERVE[1], "main"])))
+            .collect();
+        for (signal, filter) in &filters {
             // A session that has come and gone shows that it serves.
-            Mta::greet(&filter).quit();
+            Mta::greet(filter).quit();
             filter.wait_for("close 1");
-            filter.daemon.signal(signal);
+            filter.daemon.signal(*signal);
+        }
+        for (signal, filter) in &mut filters {
             let output = filter.end();
             assert_eq!(output.last().unwrap(), "main 0", "{library:?}, signal {signal}: {output:#?}");
             assert_eq!(filter.log(), [""; 0], "{library:?}, signal {signal}");
@@ -105,6 +112,45 @@ fn a_message_under_way_may_finish() {
 }
 
 #[test]
+fn the_same_over_tcp() {
+    for (host, family) in [("127.0.0.1", "inet"), ("::1", "inet6")] {
+        let port = free_port(host);
+        let conn = format!("conn={family}:{port}@[{host}]");
+        let mut filter = Filter::start(Library::Ours, &["register", &conn, "main"]);
+        wait_until("the filter listens", || TcpStream::connect((host, port)).is_ok());
+        filter.wait_for("close 1");
+        let stream = TcpStream::connect((host, port)).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut mta = Mta(stream);
+        mta.negotiate();
+        assert_eq!(mta.helo("tcp"), 'c');
+        mta.begin_message();
+        filter.daemon.signal(libc::SIGTERM);
+        wait_until("new connections are refused", || TcpStream::connect((host, port)).is_err());
+        assert_eq!(mta.end_message(b"body\r\n"), 'c');
+        assert!(mta.has_ended());
+        assert_eq!(filter.end().last().unwrap(), "main 0");
+        assert_eq!((filter.count("close 2"), filter.count("abort")), (1, 0));
+    }
+}
+
+/// Daemons fork between smfi_opensocket and smfi_main: the socket is their parent's too, until that has gone.
+#[test]
+fn a_daemon_refuses_new_connections_as_well() {
+    for steps in [&["open=0", "daemonise"][..], &["daemonise"]] {
+        let mut filter = Filter::start(Library::Ours, &[&["register", SERVE[1]], steps, &["main"]].concat());
+        let mut mta = Mta::order(&filter, "message");
+        mta.begin_message();
+        filter.daemon.signal(libc::SIGTERM);
+        wait_until_refused(&filter);
+        assert_eq!(mta.end_message(b"body\r\n"), 'c', "{steps:?}");
+        assert!(mta.has_ended(), "{steps:?}");
+        assert_eq!(filter.end().last().unwrap(), "main 0");
+        assert_eq!((filter.count("close 1"), filter.count("abort")), (1, 0), "{steps:?}");
+    }
+}
+
+#[test]
 fn a_message_that_does_not_finish_is_cut_off() {
     let mut filter = Filter::serve(Library::Ours);
     let mut mta = Mta::order(&filter, "message");
@@ -167,9 +213,11 @@ fn it_can_be_started_again_but_not_twice_at_once() {
             filter.daemon.signal(libc::SIGTERM);
         } else {
             // Asked for twice in one run, it is not carried into the next.
-            mta.command(Kind::Helo, b"stop\0");
+            mta.send(
+                &[super::command(Kind::Helo, b"stop\0"), super::command(Kind::Helo, b"stop\0")].concat(),
+            );
             assert_eq!(mta.answer(), 'c');
-            filter.daemon.signal(libc::SIGHUP);
+            continue;
         }
         assert!(mta.has_ended());
     }
@@ -199,60 +247,67 @@ fn signals_of_the_filter_are_left_alone() {
             filter.daemon.signal(libc::SIGUSR1);
             filter.wait_for_count("signal 10", count);
         }
-        let tasks = fs::read_dir(format!("/proc/{}/task", filter.daemon.pid())).unwrap();
-        let threads: Vec<(u64, u64)> = tasks
-            .map(|task| {
-                let status = fs::read_to_string(task.unwrap().path().join("status")).unwrap();
-                let mask = |name: &str| {
-                    let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
-                    u64::from_str_radix(line.trim(), 16).unwrap()
-                };
-                (mask("SigBlk:"), mask("SigIgn:"))
-            })
-            .collect();
         let bit = |signal: i32| 1_u64 << (signal - 1);
         let three = bit(libc::SIGHUP) | bit(libc::SIGTERM) | bit(libc::SIGINT);
-        let all_blocked = |mask: &u64| mask & three == three;
-        let blocking = threads.iter().filter(|(blocked, _)| all_blocked(blocked)).count();
-        assert!(blocking + 1 >= threads.len(), "{library:?}: {threads:x?}");
-        let free = threads.iter().filter(|(blocked, _)| blocked & bit(libc::SIGUSR1) == 0).count();
-        assert!(free + 1 >= threads.len(), "{library:?}: {threads:x?}");
-        assert!(threads.iter().all(|(_, ignored)| ignored & bit(libc::SIGPIPE) != 0), "{library:?}");
+        // A thread that is just being started has all signals blocked for an instant.
+        wait_until("all threads but one block three signals, and all but one are open to others", || {
+            let threads = signal_masks(&filter);
+            let blocking = threads.iter().filter(|(blocked, _)| blocked & three == three).count();
+            let open = threads.iter().filter(|(blocked, _)| blocked & bit(libc::SIGUSR1) == 0).count();
+            assert!(threads.iter().all(|(_, ignored)| ignored & bit(libc::SIGPIPE) != 0), "{library:?}");
+            blocking + 1 >= threads.len() && open + 1 >= threads.len()
+        });
     });
+}
+
+/// Which signals are blocked, and which ignored, in each thread of the filter.
+fn signal_masks(filter: &Filter) -> Vec<(u64, u64)> {
+    let tasks = fs::read_dir(format!("/proc/{}/task", filter.daemon.pid())).unwrap();
+    tasks
+        // A thread may end meanwhile.
+        .filter_map(|task| fs::read_to_string(task.unwrap().path().join("status")).ok())
+        .map(|status| {
+            let mask = |name: &str| {
+                let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+                u64::from_str_radix(line.trim(), 16).unwrap()
+            };
+            (mask("SigBlk:"), mask("SigIgn:"))
+        })
+        .collect()
 }
 
 #[test]
 fn the_socket_file_stays_with_root_and_goes_otherwise() {
-    on_both(|library| {
+    let mut filters = Vec::new();
+    for library in Library::BOTH {
         for (id, stays) in [(0, true), (NOBODY, false)] {
-            // A writable directory, and a socket that was opened while the filter was still root.
-            let become_someone = format!("become={id}");
-            let mut filter = Filter::start(
-                library,
-                &["register", SERVE[1], "wait={dir}/go", "open=0", &become_someone, "main"],
-            );
-            fs::set_permissions(filter.dir.path(), fs::Permissions::from_mode(0o777)).unwrap();
-            fs::write(filter.file("go"), "").unwrap();
-            filter.wait_for("open 0");
+            let filter = open_then_become(library, id);
             // Nobody else may connect to root's socket, but this process is root.
             Mta::greet(&filter).quit();
             filter.daemon.signal(libc::SIGTERM);
-            filter.end();
-            assert_eq!(filter.file("s").exists(), stays, "{library:?} as {id}");
+            filters.push((library, id, stays, filter));
         }
-    });
+    }
+    for (library, id, stays, mut filter) in filters {
+        filter.end();
+        assert_eq!(filter.file("s").exists(), stays, "{library:?} as {id}");
+    }
+}
+
+/// A filter that opens its socket as root, in a directory that is writable for all, and serves as somebody else.
+fn open_then_become(library: Library, id: u32) -> Filter {
+    let become_someone = format!("become={id}");
+    let filter =
+        Filter::start(library, &["register", SERVE[1], "wait={dir}/go", "open=0", &become_someone, "main"]);
+    fs::set_permissions(filter.dir.path(), fs::Permissions::from_mode(0o777)).unwrap();
+    fs::write(filter.file("go"), "").unwrap();
+    filter
 }
 
 /// Contract 3, entry 13.
 #[test]
 fn a_successors_socket_file_stays() {
-    let become_nobody = format!("become={NOBODY}");
-    let mut filter = Filter::start(
-        Library::Ours,
-        &["register", SERVE[1], "wait={dir}/go", "open=0", &become_nobody, "main"],
-    );
-    fs::set_permissions(filter.dir.path(), fs::Permissions::from_mode(0o777)).unwrap();
-    fs::write(filter.file("go"), "").unwrap();
+    let mut filter = open_then_become(Library::Ours, NOBODY);
     Mta::greet(&filter).quit();
     fs::remove_file(filter.file("s")).unwrap();
     let successor = UnixListener::bind(filter.file("s")).unwrap();

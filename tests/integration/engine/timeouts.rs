@@ -7,6 +7,18 @@ use milter::protocol::Kind;
 use std::io::Write;
 use std::time::Duration;
 
+/// A filter of ours with this timeout, for each way to give threads to sessions.
+fn serve_in_both_ways(timeout: i32) -> [Filter; 2] {
+    ["", "session"].map(|threads| {
+        let mut command = Library::Ours.command(super::program());
+        command.env("LIBMILTER_THREADS", threads);
+        let timeout = format!("timeout={timeout}");
+        let filter = Filter::start_with(command, &["register", &timeout, "conn=unix:{dir}/s", "main"]);
+        filter.wait_for_socket();
+        filter
+    })
+}
+
 fn serve(library: Library, timeout: i32) -> Filter {
     let filter =
         Filter::start(library, &["register", &format!("timeout={timeout}"), "conn=unix:{dir}/s", "main"]);
@@ -24,19 +36,20 @@ fn check_log(filter: &Filter) {
 /// Contract 3, entry 14.
 #[test]
 fn silence_ends_a_session() {
-    let filter = serve(Library::Ours, 1);
-    let mut unheard = Mta::connect(&filter);
-    assert!(unheard.has_ended());
-    filter.wait_for("close 1");
-    check_log(&filter);
-
-    let filter = serve(Library::Ours, 1);
-    let mut mta = Mta::order(&filter, "message");
-    mta.begin_message();
-    assert!(mta.has_ended());
-    filter.wait_for("close 1");
-    check_log(&filter);
-    assert!(filter.output().ends_with(&["abort 1".into(), "close 1".into()]), "{:?}", filter.output());
+    for filter in serve_in_both_ways(1) {
+        let mut unheard = Mta::connect(&filter);
+        assert!(unheard.has_ended());
+        filter.wait_for("close 1");
+        check_log(&filter);
+    }
+    for filter in serve_in_both_ways(1) {
+        let mut mta = Mta::order(&filter, "message");
+        mta.begin_message();
+        assert!(mta.has_ended());
+        filter.wait_for("close 1");
+        check_log(&filter);
+        assert!(filter.output().ends_with(&["abort 1".into(), "close 1".into()]), "{:?}", filter.output());
+    }
 }
 
 #[test]
@@ -55,15 +68,18 @@ fn pauses_do_not_add_up() {
 #[test]
 fn half_a_frame_ends_a_session() {
     let whole = command(Kind::Mail, b"<a@example.org>\0");
-    for length in [1, 3, 4, 5, whole.len() - 1] {
-        let filter = serve(Library::Ours, 1);
-        let mut mta = Mta::order(&filter, "half");
-        mta.send(&whole[..length]);
-        assert!(mta.has_ended(), "{length} bytes");
-        filter.wait_for("close 1");
-        assert_eq!(filter.count("abort"), 0);
-        check_log(&filter);
-    }
+    let filter = serve(Library::Ours, 1);
+    let mut mtas: Vec<Mta> = [1, 3, 4, 5, whole.len() - 1]
+        .map(|length| {
+            let mut mta = Mta::order(&filter, "half");
+            mta.send(&whole[..length]);
+            mta
+        })
+        .into();
+    assert!(mtas.iter_mut().all(Mta::has_ended));
+    filter.wait_for_count("close", mtas.len());
+    assert_eq!(filter.count("abort"), 0);
+    assert_eq!(filter.log(), ["3 steered: timed out waiting for the MTA, session ended"; 5]);
 }
 
 /// Contract 3, entry 9.
@@ -136,23 +152,24 @@ fn an_mta_that_does_not_read_ends_its_own_session_only() {
 #[test]
 fn an_mta_that_has_not_read_yet_is_timed_out_and_closed_like_any_other() {
     for timeout in [1, 7210] {
-        let mut filter = serve(Library::Ours, timeout);
-        let mut deaf = Mta::order(&filter, "half-full");
-        deaf.begin_message();
-        deaf.command(Kind::EndOfHeader, b"");
-        assert_eq!(deaf.answer(), 'c');
-        deaf.command(Kind::EndOfMessage, b"");
-        filter.wait_for("replaced 1 0");
-        if timeout > 1 {
-            // It is to fall silent first.
-            std::thread::sleep(Duration::from_millis(300));
-            filter.daemon.signal(libc::SIGTERM);
-            assert_eq!(filter.end().last().unwrap(), "main 0");
-            assert_eq!(filter.log(), [""; 0]);
-        } else {
-            filter.wait_for("close 1");
-            check_log(&filter);
+        for mut filter in serve_in_both_ways(timeout) {
+            let mut deaf = Mta::order(&filter, "half-full");
+            deaf.begin_message();
+            deaf.command(Kind::EndOfHeader, b"");
+            assert_eq!(deaf.answer(), 'c');
+            deaf.command(Kind::EndOfMessage, b"");
+            filter.wait_for("replaced 1 0");
+            if timeout > 1 {
+                // It is to fall silent first.
+                std::thread::sleep(Duration::from_millis(300));
+                filter.daemon.signal(libc::SIGTERM);
+                assert_eq!(filter.end().last().unwrap(), "main 0");
+                assert_eq!(filter.log(), [""; 0]);
+            } else {
+                filter.wait_for("close 1");
+                check_log(&filter);
+            }
+            assert_eq!(filter.count("close 1"), 1);
         }
-        assert_eq!(filter.count("close 1"), 1);
     }
 }
