@@ -65,7 +65,7 @@ check: deps all  ## every test
 check-long: deps all  ## a million random sessions on the reference and on ours (DIFF_SESSIONS, DIFF_SEED)
 	LIBMILTER_DIFF_SESSIONS=$(DIFF_SESSIONS) LIBMILTER_DIFF_SEED=$(DIFF_SEED) \
 		$(CARGO) test $(CARGOFLAGS) --release --target-dir $(TARGET) --test integration \
-		differential::sessions_agree -- --nocapture
+		differential::sessions_agree -- --exact --nocapture
 
 filters: deps all  ## Debian's milters on our library, and a table of what they did
 	rm -rf $(TARGET)/tmp/filters

@@ -1,4 +1,27 @@
-//! A drop-in replacement for sendmail's libmilter.
+//! A drop-in replacement for sendmail's libmilter: a C library to the outside, and inside
+//!
+//! ```text
+//! ffi ──► server ──► session ──► protocol        all three may use: sys, log
+//! (raw C)  (process)  (one MTA)   (pure)
+//!                          mta ──► protocol      the mail server's side, for tests, benchmarks and milter-send
+//! ```
+//!
+//! An arrow to the left never exists: nothing below [`ffi`] sees a C function pointer, so all of it runs in unit
+//! tests without C. The walk of one packet:
+//!
+//! ```text
+//! server::engine   accepts a connection, or is told that a silent one speaks; a thread calls Session::run
+//!   1 Link::receive            bytes   → Inbox → Frame          session::link, protocol::frame
+//!   2 Stage::leads_to          may this command follow?         protocol::state
+//!   3 Command::decode          Frame   → Command                protocol::command
+//!   4 Filter::helo, ...        Command → Verdict                session::filter, ffi::callbacks → C
+//!   5 Reply                    Verdict → bytes in the outbox    protocol::reply, session::context
+//!   6 Link::send               when no frame is left to answer  session::link
+//! ```
+//!
+//! A callback comes back in through `ffi::{context, message}`, which borrow the session's `Context`: no `&mut` and no
+//! lock is held while C runs. `unsafe` lives in [`ffi`], [`sys`] and one call of syslog(3). "Contract" in comments is
+//! docs/contract, "the reference" is sendmail's library.
 
 pub mod ffi;
 mod log;

@@ -6,7 +6,7 @@
 //! ready waits behind a callback.
 //!
 //! A thread serves its session by blocking reads for as long as the MTA talks: that is the fewest system calls. But
-//! only a few threads may linger so. When more sessions are busy at once, the others go back to the [`WaitingRoom`]
+//! only a few threads may linger so. When more sessions are busy at once, the others go back to the waiting room
 //! after each command: there is a call or two more then, but no switch of threads for every command.
 
 use super::Event;

@@ -142,8 +142,12 @@ fn an_object_that_is_linked_with_the_library_may_be_unloaded() {
     let mut command = Library::Ours.command(path("loader"));
     command.arg(path("plugin.so")).arg(path("socket"));
     let mut loader = Daemon::start(command.stdout(File::create(path("output")).unwrap()));
-    for _ in 0..3 {
+    for round in 1..=3 {
         assert!(deliver(&path("socket")).contains("X-Plugin: loaded"));
+        // Before that the next message could still reach this round's server, and one would be missing in the end.
+        wait_until("the library is unloaded", || {
+            fs::read_to_string(path("output")).unwrap().matches("unloaded").count() >= round
+        });
     }
     assert!(loader.wait().success());
     assert_eq!(fs::read_to_string(path("output")).unwrap(), "served 0\nunloaded 0\n".repeat(3));

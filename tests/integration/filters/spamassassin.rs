@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::compare;
 use super::mail::{Mail, gtube, text};
+use crate::support::wait_until;
 
 #[test]
 fn spamass_milter() {
@@ -36,6 +37,11 @@ fn spamass_milter() {
                     .arg("--syslog=stderr"),
                 &spamd,
             );
+            // It listens long before it has read its rules.
+            wait_until("spamd to answer", || {
+                let mut ping = run.enclosure().command();
+                ping.args(["spamc", "-K", "-U"]).arg(&spamd).output().unwrap().status.success()
+            });
 
             let socket = run.dir().join("spamass.sock");
             let pid_file = run.dir().join("spamass.pid");
