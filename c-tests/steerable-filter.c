@@ -30,9 +30,9 @@
 
 /* One session: its number, how many bytes of new body it wants to send, and whether it forgets to tidy up. */
 struct session {
-	int number;
-	int body_bytes;
-	bool keeps_private;
+    int number;
+    int body_bytes;
+    bool keeps_private;
 };
 
 static atomic_int sessions;
@@ -44,309 +44,309 @@ static _Atomic(SMFICTX *) closed;
 /* Prints one line at once, whole, from any thread and from signal handlers. */
 static void say(const char *format, ...)
 {
-	char line[2048];
-	va_list arguments;
-	va_start(arguments, format);
-	int length = vsnprintf(line, sizeof line - 1, format, arguments);
-	va_end(arguments);
-	if (length > (int)sizeof line - 2)
-		length = sizeof line - 2;
-	line[length++] = '\n';
-	if (write(STDOUT_FILENO, line, length) != length)
-		_exit(99);
+    char line[2048];
+    va_list arguments;
+    va_start(arguments, format);
+    int length = vsnprintf(line, sizeof line - 1, format, arguments);
+    va_end(arguments);
+    if (length > (int)sizeof line - 2)
+        length = sizeof line - 2;
+    line[length++] = '\n';
+    if (write(STDOUT_FILENO, line, length) != length)
+        _exit(99);
 }
 
 /* Stands in for the C library's function: the line is printed with its priority. */
 void vsyslog(int priority, const char *format, va_list arguments)
 {
-	char message[1500];
-	vsnprintf(message, sizeof message, format, arguments);
-	say("syslog %d %s", priority, message);
+    char message[1500];
+    vsnprintf(message, sizeof message, format, arguments);
+    say("syslog %d %s", priority, message);
 }
 
 void syslog(int priority, const char *format, ...)
 {
-	va_list arguments;
-	va_start(arguments, format);
-	vsyslog(priority, format, arguments);
-	va_end(arguments);
+    va_list arguments;
+    va_start(arguments, format);
+    vsyslog(priority, format, arguments);
+    va_end(arguments);
 }
 
 /* What syslog is when the caller was compiled with _FORTIFY_SOURCE. */
 void __syslog_chk(int priority, int flag, const char *format, ...)
 {
-	(void)flag;
-	va_list arguments;
-	va_start(arguments, format);
-	vsyslog(priority, format, arguments);
-	va_end(arguments);
+    (void)flag;
+    va_list arguments;
+    va_start(arguments, format);
+    vsyslog(priority, format, arguments);
+    va_end(arguments);
 }
 
 /* The same for vsyslog. */
 void __vsyslog_chk(int priority, int flag, const char *format, va_list arguments)
 {
-	(void)flag;
-	vsyslog(priority, format, arguments);
+    (void)flag;
+    vsyslog(priority, format, arguments);
 }
 
 /* A library has no business here: identity and facility are the program's. */
 void openlog(const char *identity, int option, int facility)
 {
-	say("openlog %s %d %d", identity ? identity : "NULL", option, facility);
+    say("openlog %s %d %d", identity ? identity : "NULL", option, facility);
 }
 
 /* Stands in for the C library's function: fails for as long as the test says that threads are short. */
 int pthread_create(pthread_t *restrict thread, const pthread_attr_t *restrict attributes, void *(*start)(void *),
     void *restrict argument)
 {
-	static int (*real)(pthread_t *, const pthread_attr_t *, void *(*)(void *), void *);
-	if (real == NULL)
-		*(void **)&real = dlsym(RTLD_NEXT, "pthread_create");
-	return threads_are_short ? EAGAIN : real(thread, attributes, start, argument);
+    static int (*real)(pthread_t *, const pthread_attr_t *, void *(*)(void *), void *);
+    if (real == NULL)
+        *(void **)&real = dlsym(RTLD_NEXT, "pthread_create");
+    return threads_are_short ? EAGAIN : real(thread, attributes, start, argument);
 }
 
 /* A thread that stops the filter. */
 static void *stop_from_thread(void *unused)
 {
-	(void)unused;
-	say("stop %d", smfi_stop());
-	return NULL;
+    (void)unused;
+    say("stop %d", smfi_stop());
+    return NULL;
 }
 
 /* A signal handler that stops the filter. */
 static void stop_from_handler(int number)
 {
-	(void)number;
-	smfi_stop();
+    (void)number;
+    smfi_stop();
 }
 
 /* A signal handler that only tells that it ran. */
 static void tell(int number)
 {
-	say("signal %d", number);
+    say("signal %d", number);
 }
 
 /* Runs a shell command in a child, as filters do that call virus scanners, and waits for its end. */
 static void run_child(const char *command)
 {
-	pid_t child = fork();
-	if (child == 0) {
-		execl("/bin/sh", "sh", "-c", command, (char *)NULL);
-		_exit(127);
-	}
-	int status = -1;
-	waitpid(child, &status, 0);
-	say("child %d", status);
+    pid_t child = fork();
+    if (child == 0) {
+        execl("/bin/sh", "sh", "-c", command, (char *)NULL);
+        _exit(127);
+    }
+    int status = -1;
+    waitpid(child, &status, 0);
+    say("child %d", status);
 }
 
 /* Obeys the order of a HELO name; the answer is the callback's status. */
 static sfsistat obey(SMFICTX *ctx, struct session *session, char *order)
 {
-	if (strcmp(order, "stop") == 0) {
-		say("stop %d", smfi_stop());
-	} else if (strcmp(order, "stop-in-thread") == 0) {
-		pthread_t thread;
-		pthread_create(&thread, NULL, stop_from_thread, NULL);
-		pthread_join(thread, NULL);
-	} else if (strcmp(order, "hold") == 0) {
-		while (sem_wait(&release) != 0)
-			;
-		say("released %d", session->number);
-	} else if (strcmp(order, "release") == 0) {
-		sem_post(&release);
-	} else if (strcmp(order, "hang") == 0) {
-		for (;;)
-			pause();
-	} else if (strcmp(order, "list-descriptors") == 0) {
-		run_child("for fd in /proc/$$/fd/*; do echo inherited $(readlink $fd); done");
-	} else if (strcmp(order, "threads-short") == 0) {
-		threads_are_short = true;
-	} else if (strcmp(order, "threads-back") == 0) {
-		threads_are_short = false;
-	} else if (strcmp(order, "flood") == 0) {
-		session->body_bytes = FLOOD;
-	} else if (strcmp(order, "half-full") == 0) {
-		session->body_bytes = HALF_FULL;
-	} else if (strcmp(order, "late-calls") == 0) {
-		SMFICTX *late = closed;
-		say("late %d %d %d %s %s", smfi_progress(late), smfi_setpriv(late, session),
-		    smfi_setreply(late, "550", NULL, NULL), smfi_getpriv(late) ? "something" : "nothing",
-		    smfi_getsymval(late, "j") ? "something" : "nothing");
-	} else if (strcmp(order, "keep-private") == 0) {
-		session->keeps_private = true;
-	} else if (strncmp(order, "timeout ", 8) == 0) {
-		say("timeout %d", smfi_settimeout(atoi(order + 8)));
-	} else if (strcmp(order, "main") == 0) {
-		say("second main %d", smfi_main());
-	} else if (strcmp(order, "thread") == 0) {
-		say("thread %d %d", session->number, gettid());
-	} else if (strncmp(order, "macro ", 6) == 0) {
-		char *value = smfi_getsymval(ctx, order + 6);
-		say("macro %d %s=%s", session->number, order + 6, value ? value : "NULL");
-	} else if (strncmp(order, "status ", 7) == 0) {
-		return atoi(order + 7);
-	}
-	return SMFIS_CONTINUE;
+    if (strcmp(order, "stop") == 0) {
+        say("stop %d", smfi_stop());
+    } else if (strcmp(order, "stop-in-thread") == 0) {
+        pthread_t thread;
+        pthread_create(&thread, NULL, stop_from_thread, NULL);
+        pthread_join(thread, NULL);
+    } else if (strcmp(order, "hold") == 0) {
+        while (sem_wait(&release) != 0)
+            ;
+        say("released %d", session->number);
+    } else if (strcmp(order, "release") == 0) {
+        sem_post(&release);
+    } else if (strcmp(order, "hang") == 0) {
+        for (;;)
+            pause();
+    } else if (strcmp(order, "list-descriptors") == 0) {
+        run_child("for fd in /proc/$$/fd/*; do echo inherited $(readlink $fd); done");
+    } else if (strcmp(order, "threads-short") == 0) {
+        threads_are_short = true;
+    } else if (strcmp(order, "threads-back") == 0) {
+        threads_are_short = false;
+    } else if (strcmp(order, "flood") == 0) {
+        session->body_bytes = FLOOD;
+    } else if (strcmp(order, "half-full") == 0) {
+        session->body_bytes = HALF_FULL;
+    } else if (strcmp(order, "late-calls") == 0) {
+        SMFICTX *late = closed;
+        say("late %d %d %d %s %s", smfi_progress(late), smfi_setpriv(late, session),
+            smfi_setreply(late, "550", NULL, NULL), smfi_getpriv(late) ? "something" : "nothing",
+            smfi_getsymval(late, "j") ? "something" : "nothing");
+    } else if (strcmp(order, "keep-private") == 0) {
+        session->keeps_private = true;
+    } else if (strncmp(order, "timeout ", 8) == 0) {
+        say("timeout %d", smfi_settimeout(atoi(order + 8)));
+    } else if (strcmp(order, "main") == 0) {
+        say("second main %d", smfi_main());
+    } else if (strcmp(order, "thread") == 0) {
+        say("thread %d %d", session->number, gettid());
+    } else if (strncmp(order, "macro ", 6) == 0) {
+        char *value = smfi_getsymval(ctx, order + 6);
+        say("macro %d %s=%s", session->number, order + 6, value ? value : "NULL");
+    } else if (strncmp(order, "status ", 7) == 0) {
+        return atoi(order + 7);
+    }
+    return SMFIS_CONTINUE;
 }
 
 /* The session of a context; the first callback makes it. */
 static struct session *session_of(SMFICTX *ctx)
 {
-	struct session *session = smfi_getpriv(ctx);
-	if (session == NULL) {
-		session = calloc(1, sizeof *session);
-		session->number = ++sessions;
-		smfi_setpriv(ctx, session);
-	}
-	return session;
+    struct session *session = smfi_getpriv(ctx);
+    if (session == NULL) {
+        session = calloc(1, sizeof *session);
+        session->number = ++sessions;
+        smfi_setpriv(ctx, session);
+    }
+    return session;
 }
 
 /* Takes every offer, so that all that the MTA may do is allowed. */
 static sfsistat on_negotiate(SMFICTX *ctx, unsigned long f0, unsigned long f1, unsigned long f2, unsigned long f3,
     unsigned long *pf0, unsigned long *pf1, unsigned long *pf2, unsigned long *pf3)
 {
-	(void)f0, (void)f1, (void)f2, (void)f3, (void)pf0, (void)pf1, (void)pf2, (void)pf3;
-	session_of(ctx);
-	return SMFIS_ALL_OPTS;
+    (void)f0, (void)f1, (void)f2, (void)f3, (void)pf0, (void)pf1, (void)pf2, (void)pf3;
+    session_of(ctx);
+    return SMFIS_ALL_OPTS;
 }
 
 static sfsistat on_connect(SMFICTX *ctx, char *host, _SOCK_ADDR *address)
 {
-	(void)address;
-	say("connect %d %s", session_of(ctx)->number, host);
-	return SMFIS_CONTINUE;
+    (void)address;
+    say("connect %d %s", session_of(ctx)->number, host);
+    return SMFIS_CONTINUE;
 }
 
 static sfsistat on_helo(SMFICTX *ctx, char *name)
 {
-	struct session *session = session_of(ctx);
-	say("helo %d %s", session->number, name);
-	return obey(ctx, session, name);
+    struct session *session = session_of(ctx);
+    say("helo %d %s", session->number, name);
+    return obey(ctx, session, name);
 }
 
 static sfsistat on_envfrom(SMFICTX *ctx, char **argv)
 {
-	say("envfrom %d %s", session_of(ctx)->number, argv[0]);
-	return SMFIS_CONTINUE;
+    say("envfrom %d %s", session_of(ctx)->number, argv[0]);
+    return SMFIS_CONTINUE;
 }
 
 static sfsistat on_envrcpt(SMFICTX *ctx, char **argv)
 {
-	(void)ctx, (void)argv;
-	return SMFIS_CONTINUE;
+    (void)ctx, (void)argv;
+    return SMFIS_CONTINUE;
 }
 
 static sfsistat on_data(SMFICTX *ctx)
 {
-	(void)ctx;
-	return SMFIS_CONTINUE;
+    (void)ctx;
+    return SMFIS_CONTINUE;
 }
 
 static sfsistat on_header(SMFICTX *ctx, char *name, char *value)
 {
-	(void)ctx, (void)name, (void)value;
-	return SMFIS_CONTINUE;
+    (void)ctx, (void)name, (void)value;
+    return SMFIS_CONTINUE;
 }
 
 static sfsistat on_eoh(SMFICTX *ctx)
 {
-	(void)ctx;
-	return SMFIS_CONTINUE;
+    (void)ctx;
+    return SMFIS_CONTINUE;
 }
 
 static sfsistat on_body(SMFICTX *ctx, unsigned char *bytes, size_t length)
 {
-	(void)ctx, (void)bytes, (void)length;
-	return SMFIS_CONTINUE;
+    (void)ctx, (void)bytes, (void)length;
+    return SMFIS_CONTINUE;
 }
 
 static sfsistat on_unknown(SMFICTX *ctx, const char *line)
 {
-	say("unknown %d %s", session_of(ctx)->number, line);
-	return SMFIS_CONTINUE;
+    say("unknown %d %s", session_of(ctx)->number, line);
+    return SMFIS_CONTINUE;
 }
 
 /* Looks at a macro of the first stage and of this one, and sends the body that was ordered. */
 static sfsistat on_eom(SMFICTX *ctx)
 {
-	struct session *session = session_of(ctx);
-	char *first = smfi_getsymval(ctx, "j");
-	char *last = smfi_getsymval(ctx, "i");
-	say("eom %d j=%s i=%s", session->number, first ? first : "NULL", last ? last : "NULL");
-	if (session->body_bytes > 0) {
-		unsigned char *body = calloc(1, session->body_bytes);
-		int result = smfi_replacebody(ctx, body, session->body_bytes);
-		free(body);
-		say("replaced %d %d", session->number, result);
-	}
-	return SMFIS_CONTINUE;
+    struct session *session = session_of(ctx);
+    char *first = smfi_getsymval(ctx, "j");
+    char *last = smfi_getsymval(ctx, "i");
+    say("eom %d j=%s i=%s", session->number, first ? first : "NULL", last ? last : "NULL");
+    if (session->body_bytes > 0) {
+        unsigned char *body = calloc(1, session->body_bytes);
+        int result = smfi_replacebody(ctx, body, session->body_bytes);
+        free(body);
+        say("replaced %d %d", session->number, result);
+    }
+    return SMFIS_CONTINUE;
 }
 
 static sfsistat on_abort(SMFICTX *ctx)
 {
-	say("abort %d", session_of(ctx)->number);
-	return SMFIS_CONTINUE;
+    say("abort %d", session_of(ctx)->number);
+    return SMFIS_CONTINUE;
 }
 
 static sfsistat on_close(SMFICTX *ctx)
 {
-	struct session *session = session_of(ctx);
-	closed = ctx;
-	say("close %d", session->number);
-	if (!session->keeps_private)
-		smfi_setpriv(ctx, NULL);
-	free(session);
-	return SMFIS_CONTINUE;
+    struct session *session = session_of(ctx);
+    closed = ctx;
+    say("close %d", session->number);
+    if (!session->keeps_private)
+        smfi_setpriv(ctx, NULL);
+    free(session);
+    return SMFIS_CONTINUE;
 }
 
 static struct smfiDesc description = {
-	.xxfi_name = "steered",
-	.xxfi_version = SMFI_VERSION,
-	.xxfi_flags = SMFIF_CHGBODY,
-	.xxfi_connect = on_connect,
-	.xxfi_helo = on_helo,
-	.xxfi_envfrom = on_envfrom,
-	.xxfi_envrcpt = on_envrcpt,
-	.xxfi_header = on_header,
-	.xxfi_eoh = on_eoh,
-	.xxfi_body = on_body,
-	.xxfi_eom = on_eom,
-	.xxfi_abort = on_abort,
-	.xxfi_close = on_close,
-	.xxfi_unknown = on_unknown,
-	.xxfi_data = on_data,
-	.xxfi_negotiate = on_negotiate,
+    .xxfi_name = "steered",
+    .xxfi_version = SMFI_VERSION,
+    .xxfi_flags = SMFIF_CHGBODY,
+    .xxfi_connect = on_connect,
+    .xxfi_helo = on_helo,
+    .xxfi_envfrom = on_envfrom,
+    .xxfi_envrcpt = on_envrcpt,
+    .xxfi_header = on_header,
+    .xxfi_eoh = on_eoh,
+    .xxfi_body = on_body,
+    .xxfi_eom = on_eom,
+    .xxfi_abort = on_abort,
+    .xxfi_close = on_close,
+    .xxfi_unknown = on_unknown,
+    .xxfi_data = on_data,
+    .xxfi_negotiate = on_negotiate,
 };
 
 /* smfi_main in another thread than the main thread. */
 static void *main_in_thread(void *unused)
 {
-	(void)unused;
-	say("main %d", smfi_main());
-	return NULL;
+    (void)unused;
+    say("main %d", smfi_main());
+    return NULL;
 }
 
 /* Installs a handler for a signal. */
 static void handle(int number, void (*handler)(int))
 {
-	struct sigaction action = { .sa_handler = handler };
-	sigaction(number, &action, NULL);
+    struct sigaction action = { .sa_handler = handler };
+    sigaction(number, &action, NULL);
 }
 
 /* Prints which of the three signals of the library are blocked in this thread. */
 static void print_mask(void)
 {
-	sigset_t mask;
-	pthread_sigmask(SIG_SETMASK, NULL, &mask);
-	say("blocked %d%d%d", sigismember(&mask, SIGHUP), sigismember(&mask, SIGTERM), sigismember(&mask, SIGINT));
+    sigset_t mask;
+    pthread_sigmask(SIG_SETMASK, NULL, &mask);
+    say("blocked %d%d%d", sigismember(&mask, SIGHUP), sigismember(&mask, SIGTERM), sigismember(&mask, SIGINT));
 }
 
 /* Gives up root for good. */
 static void become(int id)
 {
-	if (setgroups(0, NULL) != 0 || setgid(id) != 0 || setuid(id) != 0)
-		_exit(98);
-	say("become %d", id);
+    if (setgroups(0, NULL) != 0 || setgid(id) != 0 || setuid(id) != 0)
+        _exit(98);
+    say("become %d", id);
 }
 
 /* The process that a daemon's parent passes signals on to. */
@@ -355,92 +355,92 @@ static pid_t daemon_process;
 /* Passes a signal on. */
 static void pass_on(int number)
 {
-	kill(daemon_process, number);
+    kill(daemon_process, number);
 }
 
 /* Goes on in a child, as daemons do. The parent keeps none of the library's descriptors; it stays only so that the
  * test has one process to signal and to wait for. */
 static void daemonise(void)
 {
-	/* A signal for the parent waits until it can pass it on. */
-	sigset_t term;
-	sigemptyset(&term);
-	sigaddset(&term, SIGTERM);
-	pthread_sigmask(SIG_BLOCK, &term, NULL);
-	daemon_process = fork();
-	if (daemon_process == 0) {
-		pthread_sigmask(SIG_UNBLOCK, &term, NULL);
-		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		return;
-	}
-	for (int fd = 3; fd < 64; fd++)
-		close(fd);
-	handle(SIGTERM, pass_on);
-	pthread_sigmask(SIG_UNBLOCK, &term, NULL);
-	int status = -1;
-	while (waitpid(daemon_process, &status, 0) == -1 && errno == EINTR)
-		;
-	_exit(status == 0 ? 0 : 95);
+    /* A signal for the parent waits until it can pass it on. */
+    sigset_t term;
+    sigemptyset(&term);
+    sigaddset(&term, SIGTERM);
+    pthread_sigmask(SIG_BLOCK, &term, NULL);
+    daemon_process = fork();
+    if (daemon_process == 0) {
+        pthread_sigmask(SIG_UNBLOCK, &term, NULL);
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        return;
+    }
+    for (int fd = 3; fd < 64; fd++)
+        close(fd);
+    handle(SIGTERM, pass_on);
+    pthread_sigmask(SIG_UNBLOCK, &term, NULL);
+    int status = -1;
+    while (waitpid(daemon_process, &status, 0) == -1 && errno == EINTR)
+        ;
+    _exit(status == 0 ? 0 : 95);
 }
 
 /* Does one step of the main thread: NAME or NAME=VALUE. */
 static void step(char *name)
 {
-	char *value = strchr(name, '=');
-	if (value != NULL)
-		*value++ = '\0';
-	int number = value ? atoi(value) : 0;
+    char *value = strchr(name, '=');
+    if (value != NULL)
+        *value++ = '\0';
+    int number = value ? atoi(value) : 0;
 
-	if (strcmp(name, "register") == 0) {
-		say("register %d", smfi_register(description));
-	} else if (strcmp(name, "register-version") == 0) {
-		struct smfiDesc other = description;
-		other.xxfi_version = number;
-		say("register %d", smfi_register(other));
-	} else if (strcmp(name, "conn") == 0) {
-		say("conn %d", smfi_setconn(value));
-	} else if (strcmp(name, "open") == 0) {
-		say("open %d", smfi_opensocket(number));
-	} else if (strcmp(name, "timeout") == 0) {
-		say("timeout %d", smfi_settimeout(number));
-	} else if (strcmp(name, "backlog") == 0) {
-		say("backlog %d", smfi_setbacklog(number));
-	} else if (strcmp(name, "main") == 0) {
-		say("main %d", smfi_main());
-	} else if (strcmp(name, "main-in-thread") == 0) {
-		pthread_t thread;
-		pthread_create(&thread, NULL, main_in_thread, NULL);
-		pthread_join(thread, NULL);
-	} else if (strcmp(name, "stop") == 0) {
-		say("stop %d", smfi_stop());
-	} else if (strcmp(name, "stop-on-usr2") == 0) {
-		handle(SIGUSR2, stop_from_handler);
-	} else if (strcmp(name, "tell") == 0) {
-		handle(number, tell);
-	} else if (strcmp(name, "umask") == 0) {
-		umask(number);
-	} else if (strcmp(name, "mask") == 0) {
-		print_mask();
-	} else if (strcmp(name, "become") == 0) {
-		become(number);
-	} else if (strcmp(name, "daemonise") == 0) {
-		daemonise();
-	} else if (strcmp(name, "descriptors") == 0) {
-		struct rlimit limit = { number, number };
-		say("descriptors %d", setrlimit(RLIMIT_NOFILE, &limit));
-	} else if (strcmp(name, "wait") == 0) {
-		say("waiting");
-		while (access(value, F_OK) != 0)
-			usleep(5000);
-	} else {
-		_exit(96);
-	}
+    if (strcmp(name, "register") == 0) {
+        say("register %d", smfi_register(description));
+    } else if (strcmp(name, "register-version") == 0) {
+        struct smfiDesc other = description;
+        other.xxfi_version = number;
+        say("register %d", smfi_register(other));
+    } else if (strcmp(name, "conn") == 0) {
+        say("conn %d", smfi_setconn(value));
+    } else if (strcmp(name, "open") == 0) {
+        say("open %d", smfi_opensocket(number));
+    } else if (strcmp(name, "timeout") == 0) {
+        say("timeout %d", smfi_settimeout(number));
+    } else if (strcmp(name, "backlog") == 0) {
+        say("backlog %d", smfi_setbacklog(number));
+    } else if (strcmp(name, "main") == 0) {
+        say("main %d", smfi_main());
+    } else if (strcmp(name, "main-in-thread") == 0) {
+        pthread_t thread;
+        pthread_create(&thread, NULL, main_in_thread, NULL);
+        pthread_join(thread, NULL);
+    } else if (strcmp(name, "stop") == 0) {
+        say("stop %d", smfi_stop());
+    } else if (strcmp(name, "stop-on-usr2") == 0) {
+        handle(SIGUSR2, stop_from_handler);
+    } else if (strcmp(name, "tell") == 0) {
+        handle(number, tell);
+    } else if (strcmp(name, "umask") == 0) {
+        umask(number);
+    } else if (strcmp(name, "mask") == 0) {
+        print_mask();
+    } else if (strcmp(name, "become") == 0) {
+        become(number);
+    } else if (strcmp(name, "daemonise") == 0) {
+        daemonise();
+    } else if (strcmp(name, "descriptors") == 0) {
+        struct rlimit limit = { number, number };
+        say("descriptors %d", setrlimit(RLIMIT_NOFILE, &limit));
+    } else if (strcmp(name, "wait") == 0) {
+        say("waiting");
+        while (access(value, F_OK) != 0)
+            usleep(5000);
+    } else {
+        _exit(96);
+    }
 }
 
 int main(int argc, char *argv[])
 {
-	sem_init(&release, 0, 0);
-	for (int i = 1; i < argc; i++)
-		step(argv[i]);
-	return 0;
+    sem_init(&release, 0, 0);
+    for (int i = 1; i < argc; i++)
+        step(argv[i]);
+    return 0;
 }
