@@ -13,7 +13,7 @@ fn a_short_life_without_an_error() {
         .args(["--quiet", "--error-exitcode=9", "--leak-check=full", "--errors-for-leak-kinds=definite"])
         .arg(program())
         .env("LD_LIBRARY_PATH", Library::Ours.dir());
-    let steps = ["register", "conn=unix:{dir}/s", "timeout=2", "main", "open=1", "main"];
+    let steps = ["register", "conn=unix:{dir}/s", "timeout=4", "main", "open=1", "main"];
     let mut filter = Filter::start_with(command, &steps);
     for round in 0..2 {
         filter.wait_for_count("main 0", round);
