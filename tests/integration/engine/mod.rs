@@ -11,7 +11,7 @@ mod shortage;
 mod stop;
 mod timeouts;
 
-use crate::support::{Daemon, Library, PATIENCE, compile_c_with, temp_dir, wait_until};
+use crate::support::{Daemon, Library, PATIENCE, compile_c_with, temp_dir};
 use milter::protocol::command::{Kind, encode};
 use milter::protocol::{MacroStage, Offer, frame};
 use std::fs::{self, File};
@@ -20,6 +20,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 
 /// Steps of a filter that listens on `{dir}/s` and serves until it is stopped.
 const SERVE: [&str; 3] = ["register", "conn=unix:{dir}/s", "main"];
@@ -76,7 +77,7 @@ impl Filter {
     fn wait_for_socket(&self) {
         let socket = self.file("s");
         // The library listens a moment after the file is there; connecting waits for that.
-        wait_until("the filter listens", || socket.exists());
+        self.wait_until("the filter listens", || socket.exists());
     }
 
     /// The lines that it has printed so far.
@@ -109,11 +110,20 @@ impl Filter {
     /// Waits until it has printed a line that often.
     #[track_caller]
     fn wait_for_count(&self, line: &str, count: usize) {
-        let what = || format!("{count} times \"{line}\" in:\n{}", self.output().join("\n"));
-        let start = std::time::Instant::now();
-        while self.count(line) < count {
-            assert!(start.elapsed() < PATIENCE, "waited in vain for {}", what());
-            std::thread::sleep(std::time::Duration::from_millis(5));
+        self.wait_until(&format!("{count} times \"{line}\""), || self.count(line) >= count);
+    }
+
+    /// [`wait_until`](crate::support::wait_until) that shows, when it fails, the last of what the filter has printed.
+    #[track_caller]
+    fn wait_until(&self, what: &str, mut condition: impl FnMut() -> bool) {
+        let start = Instant::now();
+        while !condition() {
+            if start.elapsed() > PATIENCE {
+                let output = self.output();
+                let last = &output[output.len().saturating_sub(60)..];
+                panic!("waited in vain: {what}; after {} lines:\n{}", output.len(), last.join("\n"));
+            }
+            std::thread::sleep(Duration::from_millis(5));
         }
     }
 
@@ -165,7 +175,7 @@ impl Mta {
     #[track_caller]
     fn connect(filter: &Filter) -> Self {
         let mut mta = None;
-        wait_until("a connection", || {
+        filter.wait_until("a connection", || {
             mta = Self::try_connect(filter).ok();
             mta.is_some()
         });

@@ -109,7 +109,7 @@ fn sessions_that_become_ready_together_run_together() {
         mta.command(Kind::Helo, b"hold\0");
     }
     let held = || filter.output().iter().filter(|line| line.ends_with(" hold")).count();
-    wait_until("all are held", || held() == mtas.len());
+    filter.wait_until("all are held", || held() == mtas.len());
     let mut late = Mta::greet(&filter);
     assert_eq!(late.connect_from("late"), 'c');
     for _ in &mtas {
