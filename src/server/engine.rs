@@ -443,6 +443,7 @@ impl<F: Filter> Shared<F> {
             if known { self.poller.rearm(link.as_fd(), token) } else { self.poller.add(link.as_fd(), token) };
         let Err(error) = watched else { return Ok(()) };
         self.complain(format_args!("a silent session keeps its thread: {error}"));
+        self.rest(); // or the thread would try again and again
         match self.waiting_room.lock().leave(token) {
             Some(mut seat) => {
                 seat.registered = known;
