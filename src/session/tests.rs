@@ -5,7 +5,7 @@ mod noise;
 
 use super::*;
 use crate::protocol::command::encode;
-use crate::protocol::{Actions, Arguments, Choice, MacroStage, Modification, Peer, Text, Wants};
+use crate::protocol::{Actions, Arguments, Choice, MacroStage, Modification, Peer, SmtpReply, Text, Wants};
 use crate::protocol::{Answer, frame};
 use crate::sys::socket::Socket;
 use parking_lot::Mutex;
@@ -114,11 +114,16 @@ struct Conversation {
 
 impl Conversation {
     fn new(filter: Recorder) -> Self {
+        Self::with_limit(filter, frame::DEFAULT_MAX_PAYLOAD)
+    }
+
+    /// A session whose frames carry at most `max_payload` bytes.
+    fn with_limit(filter: Recorder, max_payload: usize) -> Self {
         let (mta, ours) = UnixStream::pair().unwrap();
         let shutdown = Arc::new(Shutdown::new().unwrap());
         let link =
             Link::new(Socket::from(OwnedFd::from(ours)), Timeouts::from_seconds(-1), Arc::clone(&shutdown));
-        let session = Session::new(link.unwrap(), frame::DEFAULT_MAX_PAYLOAD);
+        let session = Session::new(link.unwrap(), max_payload);
         Self { filter, session, mta, shutdown }
     }
 
@@ -268,6 +273,27 @@ fn a_status_that_is_none_ends_the_session() {
         assert_eq!(conversation.say(&bytes, &mut Buffers::default()), Pause::Ended, "{status}");
         assert_eq!(conversation.heard(), "Occc", "{status}");
         assert_eq!(conversation.seen(), "negotiate connect helo mail rcpt abort close", "{status}");
+    }
+}
+
+#[test]
+fn a_reply_that_does_not_fit_into_a_frame_ends_the_session() {
+    const LIMIT: usize = 100;
+    // The frame holds the code, a space, the text and a NUL.
+    for (text, hears, pause) in [(LIMIT - 5, "Occy", Pause::Silent), (LIMIT - 4, "Occ", Pause::Ended)] {
+        let filter = Recorder::new(move |kind, ctx| {
+            if kind != Kind::Mail {
+                return Verdict::Continue;
+            }
+            ctx.set_reply(SmtpReply::single(b"550", None, Some(&vec![b'x'; text])).unwrap());
+            Verdict::Reject
+        });
+        let mut conversation = Conversation::with_limit(filter, LIMIT);
+        let bytes = frames(&[OPTNEG, CONNECT, HELO, MAIL]);
+        assert_eq!(conversation.say(&bytes, &mut Buffers::default()), pause, "{text}");
+        assert_eq!(conversation.heard(), hears, "{text}");
+        let end = if pause == Pause::Ended { " abort close" } else { "" };
+        assert_eq!(conversation.seen(), format!("negotiate connect helo mail{end}"), "{text}");
     }
 }
 
