@@ -1,6 +1,7 @@
 //! Where the filter listens: the socket specifications of smfi_setconn(3), of Sendmail's `S=` and of Postfix's
 //! `smtpd_milters`, and connecting to one.
 
+use crate::sys::resolve;
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream, ToSocketAddrs};
@@ -57,7 +58,8 @@ fn host_and_port(text: &str, local: &str) -> Result<(String, u16), BadAddress> {
         (None, Some((host, port))) => (host, port),
         (None, None) => (local, text),
     };
-    let port = port.parse().map_err(|_| BadAddress("the port must be a number from 0 to 65535"))?;
+    let port = resolve::tcp_port(port)
+        .ok_or(BadAddress("the port must be a number from 0 to 65535 or the name of a service"))?;
     let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
     let host = host.strip_prefix("IPv6:").unwrap_or(host);
     Ok((host.to_owned(), port))
@@ -169,6 +171,7 @@ mod tests {
         assert_eq!(parse("f.sock"), unix("f.sock"));
         assert_eq!(parse("/run/a:b"), unix("/run/a:b"));
         let inet = |host: &str, port| Ok(FilterAddress::Inet(host.to_owned(), port));
+        assert_eq!(parse("inet:smtp@localhost"), inet("localhost", 25));
         assert_eq!(parse("inet:8891@filter.example"), inet("filter.example", 8891));
         assert_eq!(parse("inet:8891@[192.0.2.1]"), inet("192.0.2.1", 8891));
         assert_eq!(parse("inet:192.0.2.1:8891"), inet("192.0.2.1", 8891));

@@ -94,7 +94,10 @@ fn inet(spec: &[u8], family: Family) -> Result<Endpoint, BadSpec> {
         Some(at) => (&spec[..at], Some(&spec[at + 1..])),
         None => (spec, None),
     };
-    let port = port(port_text).ok_or_else(|| BadSpec::Port(lossy(port_text)))?;
+    let port = std::str::from_utf8(port_text)
+        .ok()
+        .and_then(resolve::tcp_port)
+        .ok_or_else(|| BadSpec::Port(lossy(port_text)))?;
     let address = match (host, family) {
         (None, Family::V4) => Some(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
         (None, Family::V6) => Some(IpAddr::V6(Ipv6Addr::UNSPECIFIED)),
@@ -104,15 +107,6 @@ fn inet(spec: &[u8], family: Family) -> Result<Endpoint, BadSpec> {
     };
     let address = address.ok_or_else(|| BadSpec::Host(lossy(host.unwrap_or_default())))?;
     Ok(Endpoint::Inet(SocketAddr::new(address, port)))
-}
-
-fn port(text: &[u8]) -> Option<u16> {
-    let text = std::str::from_utf8(text).ok()?;
-    if text.starts_with(|c: char| c.is_ascii_digit()) {
-        text.parse().ok()
-    } else {
-        resolve::tcp_service(text)
-    }
 }
 
 fn lookup(name: &[u8], family: Family) -> Option<IpAddr> {
