@@ -7,6 +7,7 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <grp.h>
+#include <linux/futex.h>
 #include <libmilter/mfapi.h>
 #include <pthread.h>
 #include <semaphore.h>
@@ -19,6 +20,7 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <syslog.h>
 #include <unistd.h>
@@ -37,6 +39,7 @@ struct session {
 
 static atomic_int sessions;
 static atomic_bool threads_are_short;
+static atomic_bool wakers_are_slow;
 static sem_t release;
 /* The context of the session that was closed last. */
 static _Atomic(SMFICTX *) closed;
@@ -103,6 +106,28 @@ int pthread_create(pthread_t *restrict thread, const pthread_attr_t *restrict at
     if (real == NULL)
         *(void **)&real = dlsym(RTLD_NEXT, "pthread_create");
     return threads_are_short ? EAGAIN : real(thread, attributes, start, argument);
+}
+
+/* Stands in for the C library's function: whoever has woken another thread goes on long after it, if the test says
+ * so. */
+long syscall(long number, ...)
+{
+    static long (*real)(long, ...);
+    if (real == NULL)
+        *(void **)&real = dlsym(RTLD_NEXT, "syscall");
+    long argument[6];
+    va_list arguments;
+    va_start(arguments, number);
+    for (int i = 0; i < 6; i++)
+        argument[i] = va_arg(arguments, long);
+    va_end(arguments);
+    long result = real(number, argument[0], argument[1], argument[2], argument[3], argument[4], argument[5]);
+    if (wakers_are_slow && number == SYS_futex && (argument[1] & FUTEX_CMD_MASK) == FUTEX_WAKE) {
+        int error = errno;
+        usleep(20000);
+        errno = error;
+    }
+    return result;
 }
 
 /* A thread that stops the filter. */
@@ -428,6 +453,8 @@ static void step(char *name)
     } else if (strcmp(name, "descriptors") == 0) {
         struct rlimit limit = { number, number };
         say("descriptors %d", setrlimit(RLIMIT_NOFILE, &limit));
+    } else if (strcmp(name, "slow-wakers") == 0) {
+        wakers_are_slow = true;
     } else if (strcmp(name, "wait") == 0) {
         say("waiting");
         while (access(value, F_OK) != 0)

@@ -171,7 +171,7 @@ impl<F: Filter> Engine<F> {
     pub fn restock(&self) -> io::Result<()> {
         for role in [Role::Watcher, Role::Acceptor] {
             if self.shared.idle(role).load(Ordering::SeqCst) == 0 {
-                spawn(&self.shared, &self.alive, role)?;
+                enlist(&self.shared, &self.alive, role)?;
             }
         }
         Ok(())
@@ -230,9 +230,16 @@ impl<F: Filter> Engine<F> {
     }
 }
 
-/// Starts one more thread.
-fn spawn<F: Filter>(shared: &Arc<Shared<F>>, alive: &Sender<Infallible>, role: Role) -> io::Result<()> {
+/// Lets one more thread wait for work: one from the reserve, or a new one.
+///
+/// # Errors
+/// The system has no thread to give.
+fn enlist<F: Filter>(shared: &Arc<Shared<F>>, alive: &Sender<Infallible>, role: Role) -> io::Result<()> {
+    // It is counted at once: before this thread goes on, it may have found work already.
     shared.idle(role).fetch_add(1, Ordering::SeqCst);
+    if role == Role::Watcher && shared.reserve.call() {
+        return Ok(());
+    }
     let (its_shared, its_alive) = (Arc::clone(shared), alive.clone());
     let result = thread::spawn(Box::new(move || {
         work(&its_shared, &its_alive, role);
@@ -256,7 +263,7 @@ fn work<F: Filter>(shared: &Arc<Shared<F>>, alive: &Sender<Infallible>, role: Ro
         match work {
             Work::Connection(_) | Work::Session(_) => {
                 let last = idle.fetch_sub(1, Ordering::SeqCst) == 1;
-                let alone = last && !shared.call_back(role) && spawn(shared, alive, role).is_err();
+                let alone = last && enlist(shared, alive, role).is_err();
                 if alone {
                     // If nobody receives it, the server is stopping.
                     let _ = shared.events.send(Event::NoThread);
@@ -267,7 +274,7 @@ fn work<F: Filter>(shared: &Arc<Shared<F>>, alive: &Sender<Infallible>, role: Ro
                     Work::Nothing | Work::Over => {}
                 }
                 if shared.has_enough(role) {
-                    // Whoever calls a thread back counts it as idle.
+                    // Whoever calls it back counts it as idle.
                     if !shared.reserve.wait(KEEP) {
                         return;
                     }
@@ -299,15 +306,6 @@ impl<F: Filter> Shared<F> {
     /// Whether another idle thread would be one too many.
     fn has_enough(&self, role: Role) -> bool {
         role == Role::Watcher && self.idle_watchers.load(Ordering::SeqCst) >= self.enough_watchers
-    }
-
-    /// Calls a thread back from the reserve.
-    fn call_back(&self, role: Role) -> bool {
-        let called = role == Role::Watcher && self.reserve.call();
-        if called {
-            self.idle_watchers.fetch_add(1, Ordering::SeqCst);
-        }
-        called
     }
 
     fn wait_for_session(&self) -> Work {

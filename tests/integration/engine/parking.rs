@@ -105,18 +105,45 @@ fn sessions_that_become_ready_together_run_together() {
         assert_eq!(mta.connect_from("new"), 'c');
         mta
     }));
-    for mta in &mut mtas {
-        mta.command(Kind::Helo, b"hold\0");
-    }
-    let held = || filter.output().iter().filter(|line| line.ends_with(" hold")).count();
-    filter.wait_until("all are held", || held() == mtas.len());
+    hold_all(&filter, &mut mtas);
     let mut late = Mta::greet(&filter);
     assert_eq!(late.connect_from("late"), 'c');
-    for _ in &mtas {
-        late.command(Kind::Helo, b"release\0");
-        assert_eq!(late.answer(), 'c');
+    release_all(&mut late, &mut mtas);
+}
+
+/// Lets all sessions run a callback that waits for [`release_all`], and waits until all do.
+#[track_caller]
+fn hold_all(filter: &Filter, mtas: &mut [Mta]) {
+    let held = || filter.output().iter().filter(|line| line.ends_with(" hold")).count();
+    let all = held() + mtas.len();
+    for mta in mtas {
+        mta.command(Kind::Helo, b"hold\0");
+    }
+    filter.wait_until("all are held", || held() == all);
+}
+
+/// Lets the callbacks of all sessions end, by the means of another session.
+#[track_caller]
+fn release_all(other: &mut Mta, mtas: &mut [Mta]) {
+    for _ in &*mtas {
+        other.command(Kind::Helo, b"release\0");
+        assert_eq!(other.answer(), 'c');
     }
     assert!(mtas.iter_mut().all(|mta| mta.answer() == 'c'));
+}
+
+/// A thread that calls another one back may be held up right after that, while the other one is already at work:
+/// it once lost count of who was waiting then, and ready sessions waited for ever.
+#[test]
+fn a_slow_caller_does_not_lose_count_of_those_whom_it_calls_back() {
+    let filter = Filter::start(Library::Ours, &["slow-wakers", SERVE[0], SERVE[1], SERVE[2]]);
+    let mut other = Mta::order(&filter, "other");
+    let mut mtas: Vec<Mta> = (0..20).map(|_| Mta::order(&filter, "silent")).collect();
+    // The first round starts threads, which the second round calls back.
+    for _ in 0..2 {
+        hold_all(&filter, &mut mtas);
+        release_all(&mut other, &mut mtas);
+    }
 }
 
 #[test]
