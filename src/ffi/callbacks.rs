@@ -4,6 +4,7 @@ use super::types::{SMFICTX, SMFIS_ALL_OPTS, SMFIS_CONTINUE, sfsistat, smfiDesc};
 use crate::protocol::{Actions, Arguments, Choice, Kind, Offer, Peer, Refusal, Steps, Text, Wants};
 use crate::session::{Context, Filter, Verdict};
 use crate::sys::socket::{inet_name, inet6_name, unix_name};
+use smallvec::SmallVec;
 use std::ffi::{CStr, CString, c_char, c_int, c_uchar, c_ulong};
 use std::net::{SocketAddrV4, SocketAddrV6};
 use std::ptr::{from_mut, null_mut};
@@ -129,31 +130,22 @@ fn actions_from_c(flags: c_ulong) -> Actions {
 
 /// Calls a callback that gets nothing but the context; one that is missing continues.
 fn call(callback: Simple, ctx: &Context) -> Verdict {
-    callback.map_or(Verdict::Continue, |callback| {
+    callback.map_or(Verdict::CONTINUE, |callback| {
         // SAFETY: the filter registered the function with this type; the context lives through the call.
-        Verdict::from_raw(unsafe { callback(handle(ctx)) })
+        Verdict(unsafe { callback(handle(ctx)) })
     })
 }
 
 fn call_envelope(callback: Envelope, ctx: &Context, arguments: Arguments<'_>) -> Verdict {
     /// Enough for every real command, so that no memory is allocated.
     const USUAL: usize = 16;
-    let Some(callback) = callback else { return Verdict::Continue };
-    let count = arguments.count();
-    let mut usual = [null_mut(); USUAL];
-    let mut many = Vec::new();
-    let argv: &mut [*mut c_char] = if count < USUAL {
-        &mut usual
-    } else {
-        many.resize(count + 1, null_mut());
-        &mut many
-    };
-    for (pointer, mut text) in argv.iter_mut().zip(arguments.texts()) {
-        *pointer = text.as_mut_ptr().cast();
-    }
+    let Some(callback) = callback else { return Verdict::CONTINUE };
+    let mut argv = SmallVec::<[*mut c_char; USUAL]>::new();
+    argv.extend(arguments.texts().map(|mut text| text.as_mut_ptr().cast()));
+    argv.push(null_mut());
     // SAFETY: the array ends with NULL; each string before it is writable and ends with NUL, and nothing else uses
     // them during the call.
-    Verdict::from_raw(unsafe { callback(handle(ctx), argv.as_mut_ptr()) })
+    Verdict(unsafe { callback(handle(ctx), argv.as_mut_ptr()) })
 }
 
 impl Filter for Callbacks {
@@ -214,12 +206,12 @@ impl Filter for Callbacks {
     }
 
     fn connect(&self, ctx: &Context, mut host: Text<'_>, peer: Peer<'_>) -> Verdict {
-        let Some(callback) = self.connect else { return Verdict::Continue };
+        let Some(callback) = self.connect else { return Verdict::CONTINUE };
         let host: *mut c_char = host.as_mut_ptr().cast();
         let call = |address: *mut libc::sockaddr| {
             // SAFETY: the filter registered the function with this type; the host name is writable and ends
             // with NUL; the address is NULL or that of a live socket name of its family.
-            Verdict::from_raw(unsafe { callback(handle(ctx), host, address) })
+            Verdict(unsafe { callback(handle(ctx), host, address) })
         };
         match peer {
             Peer::Unknown => call(null_mut()),
@@ -238,9 +230,9 @@ impl Filter for Callbacks {
     }
 
     fn helo(&self, ctx: &Context, mut name: Text<'_>) -> Verdict {
-        self.helo.map_or(Verdict::Continue, |callback| {
+        self.helo.map_or(Verdict::CONTINUE, |callback| {
             // SAFETY: the filter registered the function with this type; the name is writable and ends with NUL.
-            Verdict::from_raw(unsafe { callback(handle(ctx), name.as_mut_ptr().cast()) })
+            Verdict(unsafe { callback(handle(ctx), name.as_mut_ptr().cast()) })
         })
     }
 
@@ -257,11 +249,11 @@ impl Filter for Callbacks {
     }
 
     fn header(&self, ctx: &Context, mut name: Text<'_>, mut value: Text<'_>) -> Verdict {
-        self.header.map_or(Verdict::Continue, |callback| {
+        self.header.map_or(Verdict::CONTINUE, |callback| {
             let (name, value) = (name.as_mut_ptr().cast(), value.as_mut_ptr().cast());
             // SAFETY: the filter registered the function with this type; both strings are writable and end
             // with NUL.
-            Verdict::from_raw(unsafe { callback(handle(ctx), name, value) })
+            Verdict(unsafe { callback(handle(ctx), name, value) })
         })
     }
 
@@ -270,9 +262,9 @@ impl Filter for Callbacks {
     }
 
     fn body(&self, ctx: &Context, piece: &mut [u8]) -> Verdict {
-        self.body.map_or(Verdict::Continue, |callback| {
+        self.body.map_or(Verdict::CONTINUE, |callback| {
             // SAFETY: the filter registered the function with this type; the piece is writable.
-            Verdict::from_raw(unsafe { callback(handle(ctx), piece.as_mut_ptr(), piece.len()) })
+            Verdict(unsafe { callback(handle(ctx), piece.as_mut_ptr(), piece.len()) })
         })
     }
 
@@ -281,9 +273,9 @@ impl Filter for Callbacks {
     }
 
     fn unknown(&self, ctx: &Context, line: &mut [u8]) -> Verdict {
-        self.unknown.map_or(Verdict::Continue, |callback| {
+        self.unknown.map_or(Verdict::CONTINUE, |callback| {
             // SAFETY: the filter registered the function with this type; a NUL stands behind the line.
-            Verdict::from_raw(unsafe { callback(handle(ctx), line.as_mut_ptr().cast()) })
+            Verdict(unsafe { callback(handle(ctx), line.as_mut_ptr().cast()) })
         })
     }
 

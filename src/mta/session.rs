@@ -34,8 +34,8 @@ pub enum Verdict {
     Custom(Vec<u8>),
 }
 
-impl From<Reply<'_>> for Verdict {
-    fn from(reply: Reply<'_>) -> Self {
+impl From<Reply> for Verdict {
+    fn from(reply: Reply) -> Self {
         match reply {
             Reply::Continue => Self::Continue,
             Reply::Accept => Self::Accept,
@@ -43,7 +43,6 @@ impl From<Reply<'_>> for Verdict {
             Reply::TempFail => Self::TempFail,
             Reply::Discard => Self::Discard,
             Reply::Skip => Self::Skip,
-            Reply::Custom(text) => Self::Custom(text.to_vec()),
         }
     }
 }
@@ -321,6 +320,7 @@ impl Session {
                     return Ok(Verdict::Skip);
                 }
                 Some(Answer::Reply(reply)) => return Ok(reply.into()),
+                Some(Answer::Custom(text)) => return Ok(Verdict::Custom(text.to_vec())),
                 Some(Answer::Negotiated(_)) => return broken(Fault::OutOfPlace { kind }),
                 None => return broken(Fault::Malformed { kind, length }),
             };

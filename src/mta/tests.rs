@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::*;
-use crate::protocol::reply::Negotiated;
+use crate::protocol::reply::{Negotiated, encode_custom};
 use crate::protocol::{Actions, Kind, MacroStage, Modification, Offer, Peer, Reply, Steps, frame};
 
 const FILE: &[u8] = b"Subject: hello\nX-A:  b\nMessage-ID: <1@e>\n\nbody\n";
@@ -16,13 +16,19 @@ const FILE: &[u8] = b"Subject: hello\nX-A:  b\nMessage-ID: <1@e>\n\nbody\n";
 /// What the scripted filter answers to a command: frames, ready to be sent.
 type Script = Vec<(u8, Vec<u8>)>;
 
-fn reply(reply: Reply<'_>) -> Vec<u8> {
+fn reply(reply: Reply) -> Vec<u8> {
     let mut bytes = Vec::new();
     reply.encode(&mut bytes);
     bytes
 }
 
-fn modifications(list: &[Modification<'_>], last: Reply<'_>) -> Vec<u8> {
+fn custom(text: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    encode_custom(text, &mut bytes);
+    bytes
+}
+
+fn modifications(list: &[Modification<'_>], last: Reply) -> Vec<u8> {
     let mut bytes = Vec::new();
     for modification in list {
         modification.encode(&mut bytes, frame::DEFAULT_MAX_PAYLOAD).unwrap();
@@ -364,26 +370,21 @@ fn changes_are_collected_and_applied_when_the_message_is_accepted() {
 #[test]
 fn a_verdict_ends_the_message() {
     for (on, answer, commands, disposition) in [
-        (b'M', Reply::Reject, "OCHMMRRTLLLNBEQ", Disposition::Rejected(None)),
-        (b'M', Reply::Accept, "OCHMMRRTLLLNBEQ", Disposition::Accepted),
-        (b'R', Reply::Discard, "OCHMRAMRRTLLLNBEQ", Disposition::Discarded),
-        (b'T', Reply::TempFail, "OCHMRRTMRRTLLLNBEQ", Disposition::TempFailed(None)),
-        (b'L', Reply::Accept, "OCHMRRTLMRRTLLLNBEQ", Disposition::Accepted),
-        (b'B', Reply::Discard, "OCHMRRTLLLNBMRRTLLLNBEQ", Disposition::Discarded),
+        (b'M', reply(Reply::Reject), "OCHMMRRTLLLNBEQ", Disposition::Rejected(None)),
+        (b'M', reply(Reply::Accept), "OCHMMRRTLLLNBEQ", Disposition::Accepted),
+        (b'R', reply(Reply::Discard), "OCHMRAMRRTLLLNBEQ", Disposition::Discarded),
+        (b'T', reply(Reply::TempFail), "OCHMRRTMRRTLLLNBEQ", Disposition::TempFailed(None)),
+        (b'L', reply(Reply::Accept), "OCHMRRTLMRRTLLLNBEQ", Disposition::Accepted),
+        (b'B', reply(Reply::Discard), "OCHMRRTLLLNBMRRTLLLNBEQ", Disposition::Discarded),
         (
             b'E',
-            Reply::Custom(b"451 4.7.1 later"),
+            custom(b"451 4.7.1 later"),
             "OCHMRRTLLLNBEMRRTLLLNBEQ",
             Disposition::TempFailed(Some(b"451 4.7.1 later".to_vec())),
         ),
-        (
-            b'N',
-            Reply::Custom(b"550 no"),
-            "OCHMRRTLLLNMRRTLLLNBEQ",
-            Disposition::Rejected(Some(b"550 no".to_vec())),
-        ),
+        (b'N', custom(b"550 no"), "OCHMRRTLLLNMRRTLLLNBEQ", Disposition::Rejected(Some(b"550 no".to_vec()))),
     ] {
-        let played = play(Like::Sendmail, Actions::empty(), Steps::empty(), vec![(on, reply(answer))]);
+        let played = play(Like::Sendmail, Actions::empty(), Steps::empty(), vec![(on, answer)]);
         assert_eq!(played.filter.commands(), commands);
         assert_eq!(played.deliveries[0].disposition, disposition);
         assert_eq!(u8::from(played.deliveries[0].decided_by), on);
@@ -412,7 +413,7 @@ fn a_verdict_on_the_connection_holds_for_all_messages() {
 
 #[test]
 fn refused_recipients_are_left_out() {
-    let refuse = |count: usize| vec![(b'R', reply(Reply::Custom(b"550 no"))); count];
+    let refuse = |count: usize| vec![(b'R', custom(b"550 no")); count];
     let played = play(Like::Sendmail, Actions::empty(), Steps::empty(), refuse(1));
     let delivery = &played.deliveries[0];
     assert_eq!(delivery.disposition, Disposition::Accepted);

@@ -53,38 +53,47 @@ pub fn inet6(text: &[u8]) -> Option<Ipv6Addr> {
 /// An IPv4 address as inet_aton(3) of the GNU C library reads it: one to four numbers, decimal, octal (`0...`)
 /// or hexadecimal (`0x...`), the last of which fills all bytes that are left; white space ends it.
 pub fn inet_aton(text: &[u8]) -> Option<Ipv4Addr> {
-    let end = text.iter().position(|b| b.is_ascii_whitespace() || *b == 0x0b).unwrap_or(text.len());
-    let mut address: u32 = 0;
-    let mut rest = &text[..end];
-    for shift in [24, 16, 8, 0] {
-        let Some(dot) = rest.iter().position(|&b| b == b'.') else {
-            let last = c_number(rest)?;
-            return (u64::from(last) < 1 << (shift + 8)).then(|| Ipv4Addr::from_bits(address | last));
-        };
-        let number = c_number(&rest[..dot])?;
-        if number > 0xff {
-            return None;
+    let (mut address, mut shift, mut rest) = (0, 24, text);
+    loop {
+        let (number, behind) = c_number(rest)?;
+        match behind {
+            [b'.', behind @ ..] if number <= 0xff && shift > 0 => {
+                address |= number << shift;
+                shift -= 8;
+                rest = behind;
+            }
+            [] | [b' ' | b'\t'..=b'\r', ..] => {
+                return (u64::from(number) < 1 << (shift + 8)).then(|| Ipv4Addr::from_bits(address | number));
+            }
+            _ => return None,
         }
-        address |= number << shift;
-        rest = &rest[dot + 1..];
     }
-    None
 }
 
-/// A number as C writes it: `0x` hexadecimal, `0` octal, else decimal.
-fn c_number(text: &[u8]) -> Option<u32> {
-    let (digits, radix) = match text {
-        [b'0', b'x' | b'X', digits @ ..] => (digits, 16),
-        [b'0', digits @ ..] if !digits.is_empty() => (digits, 8),
-        _ => (text, 10),
-    };
-    if digits.is_empty() {
-        return None;
+/// A number as C writes it, `0x` hexadecimal, `0` octal, else decimal, and what stands behind it.
+fn c_number(text: &[u8]) -> Option<(u32, &[u8])> {
+    match text {
+        [b'0', b'x' | b'X', digits @ ..] => number::<16>(digits),
+        [b'0', ..] => number::<8>(text),
+        _ => number::<10>(text),
     }
-    digits.iter().try_fold(0_u32, |number, &digit| {
-        let digit = char::from(digit).to_digit(radix)?;
-        number.checked_mul(radix)?.checked_add(digit)
-    })
+}
+
+/// At least one digit and all that follow, as a number, and what stands behind them.
+#[inline]
+fn number<const RADIX: u32>(text: &[u8]) -> Option<(u32, &[u8])> {
+    let mut number: u64 = 0;
+    let mut rest = text;
+    while let [first, behind @ ..] = rest
+        && let Some(digit) = char::from(*first).to_digit(RADIX)
+    {
+        number = number * u64::from(RADIX) + u64::from(digit);
+        if number > u32::MAX.into() {
+            return None;
+        }
+        rest = behind;
+    }
+    (rest.len() < text.len()).then_some((number as u32, rest))
 }
 
 #[cfg(test)]

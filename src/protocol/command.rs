@@ -4,7 +4,7 @@ use super::address::Peer;
 use super::frame::Frame;
 use super::macros::MacroStage;
 use super::negotiate::{Offer, Refusal};
-use super::text::{Arguments, Text};
+use super::text::{Arguments, Text, find_nul};
 
 /// What a command byte means: `SMFIC_*`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -240,7 +240,7 @@ impl<'a> Command<'a> {
         let [address @ .., 0] = rest else {
             return Err(UNTERMINATED);
         };
-        let end = address.iter().position(|&b| b == 0).unwrap_or(address.len());
+        let end = find_nul(address).unwrap_or(address.len());
         let peer = Peer::decode(family, u16::from_be_bytes(port), &address[..end]).ok_or(bad_address)?;
         Ok(Self::Connect(host, peer))
     }
@@ -426,6 +426,6 @@ mod tests {
         encode::envelope(&mut out, Kind::Mail, &[b"<a@b>", b"SIZE=5"]);
         let frame = frame::read(&mut out);
         let Ok(Command::Mail(arguments)) = Command::decode(Kind::Mail, frame.payload) else { panic!() };
-        assert_eq!(arguments.count(), 2);
+        assert_eq!(arguments.texts().count(), 2);
     }
 }

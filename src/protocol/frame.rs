@@ -71,14 +71,17 @@ pub fn read(bytes: &mut [u8]) -> Frame<'_> {
 
 /// Appends one frame whose payload is the concatenation of `parts`.
 pub fn append(out: &mut Vec<u8>, kind: u8, parts: &[&[u8]]) {
-    let payload: usize = parts.iter().map(|part| part.len()).sum();
-    let length = u32::try_from(payload + 1).expect("callers keep payloads far below 4 GiB");
-    out.reserve(OVERHEAD + payload);
-    out.extend_from_slice(&length.to_be_bytes());
-    out.push(kind);
-    for part in parts {
-        out.extend_from_slice(part);
-    }
+    append_with(out, kind, |out| parts.iter().for_each(|part| out.extend_from_slice(part)));
+}
+
+/// Appends one frame whose payload is what `write` appends.
+pub fn append_with(out: &mut Vec<u8>, kind: u8, write: impl FnOnce(&mut Vec<u8>)) {
+    let start = out.len();
+    out.extend_from_slice(&[0, 0, 0, 0, kind]);
+    write(out);
+    let length =
+        u32::try_from(out.len() - start - LENGTH_FIELD).expect("callers keep payloads far below 4 GiB");
+    out[start..start + LENGTH_FIELD].copy_from_slice(&length.to_be_bytes());
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! The macros of a session: definitions per stage, lookup, and when they are forgotten (contract 1.5).
 
+use super::text::find_nul;
+
 /// The stages that have macros, in protocol order. The byte is the command's that the MTA sends next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
@@ -86,7 +88,8 @@ impl From<MacroStage> for u8 {
 /// Values are handed to C as pointers, so a stage's bytes never move while it keeps its definitions.
 #[derive(Debug, Default)]
 pub struct MacroStore {
-    stages: [Vec<u8>; MacroStage::COUNT],
+    /// By stage; empty before the first definition.
+    stages: Vec<Vec<u8>>,
 }
 
 impl MacroStore {
@@ -94,6 +97,9 @@ impl MacroStore {
     /// the last NUL is dropped. Bytes without any NUL are no definitions: the old ones stay.
     pub fn define(&mut self, stage: MacroStage, definitions: &[u8]) {
         let Some(end) = definitions.iter().rposition(|&b| b == 0) else { return };
+        if self.stages.is_empty() {
+            self.stages.resize_with(MacroStage::COUNT, Vec::new);
+        }
         let store = &mut self.stages[stage.index()];
         store.clear();
         store.reserve_exact(end + 1);
@@ -102,7 +108,7 @@ impl MacroStore {
 
     /// Forgets the definitions of all stages behind `stage`.
     pub fn forget_above(&mut self, stage: MacroStage) {
-        for store in &mut self.stages[stage.index() + 1..] {
+        for store in self.stages.iter_mut().skip(stage.index() + 1) {
             store.clear();
         }
     }
@@ -112,6 +118,18 @@ impl MacroStore {
         for store in &mut self.stages {
             store.clear();
         }
+    }
+
+    /// The memory of a session that has ended, for the next one: nothing is defined.
+    #[must_use]
+    pub fn recycled(mut self) -> Self {
+        /// More than MTAs send for a stage. What is larger was an exception, and is not kept.
+        const USUAL: usize = 1024;
+        for store in &mut self.stages {
+            store.clear();
+            store.shrink_to(USUAL);
+        }
+        self
     }
 
     /// Gives back the memory of stages without definitions.
@@ -150,7 +168,7 @@ fn find(store: &[u8], name: &[u8]) -> Option<Option<std::ops::Range<usize>>> {
     let mut at = 0;
     let next = |at: &mut usize| {
         let start = *at;
-        let length = store[start..].iter().position(|&b| b == 0)?;
+        let length = find_nul(&store[start..])?;
         *at = start + length + 1;
         Some(start..*at)
     };

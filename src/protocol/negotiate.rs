@@ -2,6 +2,7 @@
 //! MTA is told. Pure functions; the session asks the filter in between.
 
 use super::flags::{Actions, Steps};
+use super::state::Stage;
 
 /// The newest protocol version that this library speaks.
 pub const VERSION: u32 = 6;
@@ -198,13 +199,19 @@ impl Agreement {
         self.told
     }
 
-    /// The steps that are switched off, for [`Stage::leads_to`](super::Stage::leads_to).
+    /// The steps that are switched off, for [`Stage::leads_to`].
     pub fn off(&self) -> Steps {
         self.off
     }
 
-    /// Whether the filter answers at a stage with this no-reply bit, or who keeps silent instead.
-    pub fn answers(&self, no_reply: Steps) -> Answers {
+    /// Whether there are stages at which the filter does not answer.
+    pub fn has_silences(&self) -> bool {
+        self.steps.intersects(Steps::NO_REPLY)
+    }
+
+    /// Who answers a command that leads to this stage.
+    pub fn answers(&self, stage: Stage) -> Answers {
+        let no_reply = stage.no_reply();
         match (self.steps.intersects(no_reply), self.offered.intersects(no_reply)) {
             (false, _) => Answers::Filter,
             (true, true) => Answers::Nobody,
@@ -291,10 +298,10 @@ mod tests {
         let own = Choice::Own(Actions::empty(), Steps::NR_HDR | Steps::NR_BODY);
         let agreement = agree(&offer, &wants(0, 0), own).unwrap();
         assert_eq!(agreement.told(), Steps::NR_HDR);
-        assert_eq!(agreement.answers(Steps::NR_HDR), Answers::Nobody);
-        assert_eq!(agreement.answers(Steps::NR_BODY), Answers::Library);
-        assert_eq!(agreement.answers(Steps::NR_EOH), Answers::Filter);
-        assert_eq!(agreement.answers(Steps::empty()), Answers::Filter);
+        assert_eq!(agreement.answers(Stage::Header), Answers::Nobody);
+        assert_eq!(agreement.answers(Stage::Body), Answers::Library);
+        assert_eq!(agreement.answers(Stage::EndOfHeader), Answers::Filter);
+        assert_eq!(agreement.answers(Stage::EndOfMessage), Answers::Filter);
     }
 
     #[test]

@@ -1,45 +1,40 @@
 //! Replies and modifications, filter to MTA (contract 1.3): encoding for the filter, [`Answer::decode`] for the
 //! MTA.
 
-use super::frame::append;
+use super::frame::{append, append_with};
 use super::macros::MacroStage;
 
 const NUL: &[u8] = b"\0";
 
-/// The answer to a command: `SMFIR_*`.
+/// The answer to a command, unless the filter has an SMTP reply of its own: `SMFIR_*`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reply<'a> {
-    /// `c` SMFIR_CONTINUE
-    Continue,
-    /// `a` SMFIR_ACCEPT
-    Accept,
-    /// `r` SMFIR_REJECT
-    Reject,
-    /// `t` SMFIR_TEMPFAIL
-    TempFail,
-    /// `d` SMFIR_DISCARD
-    Discard,
-    /// `s` SMFIR_SKIP
-    Skip,
-    /// `y` SMFIR_REPLYCODE: SMTP reply lines, without NUL.
-    Custom(&'a [u8]),
+#[repr(u8)]
+pub enum Reply {
+    /// SMFIR_CONTINUE
+    Continue = b'c',
+    /// SMFIR_ACCEPT
+    Accept = b'a',
+    /// SMFIR_REJECT
+    Reject = b'r',
+    /// SMFIR_TEMPFAIL
+    TempFail = b't',
+    /// SMFIR_DISCARD
+    Discard = b'd',
+    /// SMFIR_SKIP
+    Skip = b's',
 }
 
-impl Reply<'_> {
+impl Reply {
     /// Appends the frame.
     #[inline]
-    pub fn encode(&self, out: &mut Vec<u8>) {
-        let kind = match self {
-            Self::Continue => b'c',
-            Self::Accept => b'a',
-            Self::Reject => b'r',
-            Self::TempFail => b't',
-            Self::Discard => b'd',
-            Self::Skip => b's',
-            Self::Custom(text) => return append(out, b'y', &[text, NUL]),
-        };
-        out.extend_from_slice(&[0, 0, 0, 1, kind]);
+    pub fn encode(self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&[0, 0, 0, 1, self as u8]);
     }
+}
+
+/// Appends the answer `y` SMFIR_REPLYCODE: SMTP reply lines, without NUL.
+pub fn encode_custom(text: &[u8], out: &mut Vec<u8>) {
+    append(out, b'y', &[text, NUL]);
 }
 
 /// The answer to OPTNEG, `O`.
@@ -58,16 +53,16 @@ pub struct Negotiated {
 impl Negotiated {
     /// Appends the frame.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        let mut payload = Vec::with_capacity(12);
-        for number in [self.version, self.actions, self.steps] {
-            payload.extend_from_slice(&number.to_be_bytes());
-        }
-        for (stage, list) in &self.macro_lists {
-            payload.extend_from_slice(&stage.number().to_be_bytes());
-            payload.extend_from_slice(list);
-            payload.push(0);
-        }
-        append(out, b'O', &[&payload]);
+        append_with(out, b'O', |out| {
+            for number in [self.version, self.actions, self.steps] {
+                out.extend_from_slice(&number.to_be_bytes());
+            }
+            for (stage, list) in &self.macro_lists {
+                out.extend_from_slice(&stage.number().to_be_bytes());
+                out.extend_from_slice(list);
+                out.push(0);
+            }
+        });
     }
 
     fn decode(payload: &[u8]) -> Option<Self> {
@@ -185,7 +180,9 @@ pub enum Answer<'a> {
     /// The answer to OPTNEG.
     Negotiated(Negotiated),
     /// The answer to any other command.
-    Reply(Reply<'a>),
+    Reply(Reply),
+    /// The same, as SMTP reply lines.
+    Custom(&'a [u8]),
     /// A modification or a sign of life; an answer is still to come.
     Modification(Modification<'a>),
 }
@@ -202,7 +199,7 @@ impl<'a> Answer<'a> {
             b't' => return reply(Reply::TempFail),
             b'd' => return reply(Reply::Discard),
             b's' => return reply(Reply::Skip),
-            b'y' => return only_string(payload).map(|text| Self::Reply(Reply::Custom(text))),
+            b'y' => return only_string(payload).map(Self::Custom),
             b'h' => {
                 let (name, value) = two_strings(payload)?;
                 Modification::AddHeader { name, value: value? }
@@ -262,6 +259,7 @@ mod tests {
         match answer {
             Answer::Negotiated(negotiated) => negotiated.encode(&mut bytes),
             Answer::Reply(reply) => reply.encode(&mut bytes),
+            Answer::Custom(text) => encode_custom(text, &mut bytes),
             Answer::Modification(modification) => modification.encode(&mut bytes, 65_535).unwrap(),
         }
         let frame = frame::read(&mut bytes);
@@ -270,17 +268,12 @@ mod tests {
 
     #[test]
     fn what_the_filter_encodes_the_mta_decodes() {
-        for reply in [
-            Reply::Continue,
-            Reply::Accept,
-            Reply::Reject,
-            Reply::TempFail,
-            Reply::Discard,
-            Reply::Skip,
-            Reply::Custom(b"550 5.7.1 no"),
-        ] {
+        for reply in
+            [Reply::Continue, Reply::Accept, Reply::Reject, Reply::TempFail, Reply::Discard, Reply::Skip]
+        {
             round_trip(&Answer::Reply(reply));
         }
+        round_trip(&Answer::Custom(b"550 5.7.1 no"));
         for modification in [
             Modification::AddHeader { name: b"X", value: b"" },
             Modification::InsertHeader { index: 2_147_483_647, name: b"X", value: b"y" },

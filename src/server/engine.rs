@@ -358,7 +358,7 @@ impl<F: Filter> Shared<F> {
             Ok(link) => self.serve(
                 Seat {
                     token: self.next_token.fetch_add(1, Ordering::Relaxed),
-                    session: Session::new(link, limits.max_payload()),
+                    session: Session::new(link, limits.max_payload(), buffers),
                     registered: false,
                     expired: false,
                 },

@@ -4,7 +4,7 @@
 
 use super::eom::{EomScope, NotSent};
 use super::link::Link;
-use crate::protocol::reply::{Negotiated, TooLarge};
+use crate::protocol::reply::{Negotiated, TooLarge, encode_custom};
 use crate::protocol::{Actions, Agreement, MacroStage, MacroStore, Modification, Reply, SmtpReply};
 use parking_lot::Mutex;
 use std::ffi::c_void;
@@ -37,15 +37,14 @@ struct Shared {
     macro_lists: Vec<(MacroStage, Vec<u8>)>,
     /// Replies that have not been sent yet.
     outbox: Vec<u8>,
-    /// `None` once the session has ended.
-    link: Option<Arc<Link>>,
-    /// Why sending failed; nothing is sent after that.
-    broken: Option<io::Error>,
+    /// Or why nothing is sent any more: sending has failed, or the session has ended.
+    link: Result<Arc<Link>, io::ErrorKind>,
 }
 
 impl Context {
-    /// The context of a new session; `max_payload` bounds what the filter may send in one frame, in bytes.
-    pub fn new(link: Arc<Link>, max_payload: usize) -> Self {
+    /// The context of a new session; `max_payload` bounds what the filter may send in one frame, in bytes; `macros`
+    /// is empty, its memory is what counts.
+    pub fn new(link: Arc<Link>, max_payload: usize, macros: MacroStore) -> Self {
         Self {
             private: AtomicPtr::new(std::ptr::null_mut()),
             actions: AtomicU32::new(0),
@@ -53,12 +52,11 @@ impl Context {
             ended: AtomicBool::new(false),
             max_payload,
             shared: Mutex::new(Shared {
-                macros: MacroStore::default(),
+                macros,
                 reply: None,
                 macro_lists: Vec::new(),
                 outbox: Vec::new(),
-                link: Some(link),
-                broken: None,
+                link: Ok(link),
             }),
         }
     }
@@ -112,22 +110,30 @@ impl Context {
     /// Puts a modification into the outbox; sends the outbox if `now`, or if much has gathered.
     pub(super) fn emit(&self, modification: Modification<'_>, now: bool) -> Result<(), NotSent> {
         let shared = &mut *self.shared.lock();
-        if shared.link.is_none() || shared.broken.is_some() {
+        if shared.link.is_err() {
             return Err(NotSent::Disconnected);
         }
         modification.encode(&mut shared.outbox, self.max_payload).map_err(|_| NotSent::TooLarge)?;
-        if now || shared.outbox.len() >= GATHER { shared.flush() } else { Ok(()) }
+        if now || shared.outbox.len() >= GATHER {
+            shared.flush().map_err(|_| NotSent::Disconnected)?;
+        }
+        Ok(())
     }
 }
 
 impl Shared {
-    #[inline]
-    fn flush(&mut self) -> Result<(), NotSent> {
-        if let (Some(link), None, false) = (&self.link, &self.broken, self.outbox.is_empty()) {
-            self.broken = link.send(&self.outbox).err();
-        }
+    /// Sends what has gathered; the error is why that failed, now or before.
+    fn flush(&mut self) -> Result<(), io::ErrorKind> {
+        let sent = match &self.link {
+            Ok(link) if !self.outbox.is_empty() => link.send(&self.outbox).map_err(|error| error.kind()),
+            Ok(_) => Ok(()),
+            Err(error) => Err(*error),
+        };
         self.outbox.clear();
-        if self.broken.is_some() { Err(NotSent::Disconnected) } else { Ok(()) }
+        if let Err(error) = sent {
+            self.link = Err(error);
+        }
+        sent
     }
 }
 
@@ -166,15 +172,20 @@ impl Context {
         shared.macro_lists = answer.macro_lists;
     }
 
-    /// Answers a command.
-    #[inline]
-    pub(super) fn answer(&self, reply: Reply<'_>) {
-        let shared = &mut *self.shared.lock();
-        reply.encode(&mut shared.outbox);
-        if shared.outbox.len() >= GATHER {
-            // If it fails, the next flush says so.
-            let _ = shared.flush();
+    /// Answers a command, if there is a reply; sends what has gathered if `now`, or if it is much.
+    ///
+    /// # Errors
+    /// Why sending failed, now or before.
+    #[inline(always)]
+    pub(super) fn answer(&self, reply: Option<Reply>, now: bool) -> Result<(), io::ErrorKind> {
+        if reply.is_none() && !now {
+            return Ok(());
         }
+        let shared = &mut *self.shared.lock();
+        if let Some(reply) = reply {
+            reply.encode(&mut shared.outbox);
+        }
+        if now || shared.outbox.len() >= GATHER { shared.flush() } else { Ok(()) }
     }
 
     /// Answers with the stored reply, if it is a permanent one (`5`) or a temporary one (`4`) as asked for; it
@@ -190,19 +201,8 @@ impl Context {
         if reply.as_bytes().len() >= self.max_payload {
             return Err(TooLarge);
         }
-        Reply::Custom(reply.as_bytes()).encode(&mut shared.outbox);
+        encode_custom(reply.as_bytes(), &mut shared.outbox);
         Ok(true)
-    }
-
-    /// Sends what has gathered.
-    ///
-    /// # Errors
-    /// Why sending failed, now or before.
-    pub(super) fn flush(&self) -> Result<(), io::Error> {
-        let shared = &mut *self.shared.lock();
-        shared
-            .flush()
-            .map_err(|_| shared.broken.as_ref().map_or(io::ErrorKind::NotConnected, io::Error::kind).into())
     }
 
     /// Opens or closes the time for modifications.
@@ -230,8 +230,9 @@ impl Context {
         self.shared.lock().macros.release();
     }
 
-    /// The session is over: every later call fails, whoever still holds a pointer to this context.
-    pub(crate) fn end(&self) {
+    /// The session is over: every later call fails, whoever still holds a pointer to this context. Hands out the
+    /// memory of its macros.
+    pub(crate) fn end(&self) -> MacroStore {
         self.ended.store(true, Ordering::Release);
         self.set_eom(false);
         self.actions.store(0, Ordering::Release);
@@ -239,10 +240,10 @@ impl Context {
         // Modifications are still possible in close, right behind the end of a message (contract 1.7). If they
         // cannot be sent, nobody is there to see them.
         let _ = shared.flush();
-        shared.link = None;
-        shared.macros = MacroStore::default();
+        shared.link = Err(io::ErrorKind::NotConnected);
         shared.macro_lists = Vec::new();
         shared.reply = None;
+        std::mem::take(&mut shared.macros).recycled()
     }
 
     /// Whether the session is over.

@@ -69,16 +69,6 @@ pub enum Arrival {
     Broken(io::Error),
 }
 
-impl From<io::Result<usize>> for Arrival {
-    fn from(received: io::Result<usize>) -> Self {
-        match received {
-            Ok(0) => Self::Closed,
-            Ok(_) => Self::Bytes,
-            Err(error) => Self::Broken(error),
-        }
-    }
-}
-
 impl Link {
     /// Takes over a new connection.
     ///
@@ -118,13 +108,16 @@ impl Link {
             let deadline = *frame_deadline.get_or_insert_with(|| Instant::now() + self.timeouts.frame);
             return self.receive_until(inbox, in_message, deadline);
         }
-        *frame_deadline = None;
         let received = match patience {
             Patience::Moment => self.socket.receive(inbox.room()),
             Patience::None => self.socket.try_receive(inbox.room()),
         };
         match received {
-            Ok(count) => inbox.received(count),
+            Ok(0) => Arrival::Closed,
+            Ok(count) => {
+                inbox.received(count);
+                Arrival::Bytes
+            }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Arrival::Silence,
             Err(error) => Arrival::Broken(error),
         }
@@ -142,7 +135,11 @@ impl Link {
     fn receive_until(&self, inbox: &mut Inbox, in_message: bool, deadline: Instant) -> Arrival {
         loop {
             match self.socket.try_receive(inbox.room()) {
-                Ok(count) => return inbox.received(count),
+                Ok(0) => return Arrival::Closed,
+                Ok(count) => {
+                    inbox.received(count);
+                    return Arrival::Bytes;
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => return Arrival::Broken(error),
             }
@@ -163,28 +160,27 @@ impl Link {
     pub(super) fn send(&self, bytes: &[u8]) -> io::Result<()> {
         match self.socket.try_send(bytes) {
             Ok(count) if count == bytes.len() => Ok(()),
-            Ok(count) => self.send_slowly(&bytes[count..]),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.send_slowly(bytes),
-            Err(error) => Err(error),
+            result => self.send_rest(bytes, result),
         }
     }
 
-    /// [`Self::send`] for an MTA that is slower than the filter.
+    /// [`Self::send`] when the MTA is slower than the filter: what the first try has not sent.
     #[cold]
-    fn send_slowly(&self, mut bytes: &[u8]) -> io::Result<()> {
+    fn send_rest(&self, mut bytes: &[u8], mut sent: io::Result<usize>) -> io::Result<()> {
         let deadline = Instant::now() + self.timeouts.frame;
         loop {
-            match sys::wait(self.socket.as_fd(), Interest::Write, self.shutdown.alarm(true), deadline)? {
-                Woken::Ready => {}
-                Woken::Alarm => return Err(io::ErrorKind::ConnectionAborted.into()),
-                Woken::TimedOut => return Err(io::ErrorKind::TimedOut.into()),
-            }
-            match self.socket.try_send(bytes) {
+            match sent {
                 Ok(count) if count == bytes.len() => return Ok(()),
                 Ok(count) => bytes = &bytes[count..],
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => return Err(error),
             }
+            match sys::wait(self.socket.as_fd(), Interest::Write, self.shutdown.alarm(true), deadline)? {
+                Woken::Ready => {}
+                Woken::Alarm => return Err(io::ErrorKind::ConnectionAborted.into()),
+                Woken::TimedOut => return Err(io::ErrorKind::TimedOut.into()),
+            }
+            sent = self.socket.try_send(bytes);
         }
     }
 }
@@ -199,14 +195,14 @@ impl AsFd for Link {
 /// serves; between sessions it is empty.
 #[derive(Debug, Default)]
 pub struct Inbox {
-    /// Always at least one byte longer than `end`: see `covered`. `None` as long as it is not needed.
-    buffer: Option<Pages>,
+    /// Always at least one byte longer than `end`, see `covered`, or empty as long as it is not needed.
+    buffer: Pages,
     /// Where the first byte stands that belongs to no frame handed out.
     start: usize,
     /// Where the received bytes end.
     end: usize,
-    /// The byte behind the frame handed out last. While the frame is in use a NUL stands in its place, which
-    /// keeps sloppy string code in filters from running off the end.
+    /// The byte behind the frame handed out last, if it has been received already. While the frame is in use a NUL
+    /// stands in its place, which keeps sloppy string code in filters from running off the end.
     covered: Option<u8>,
 }
 
@@ -219,7 +215,7 @@ impl Inbox {
     /// # Errors
     /// There is none.
     pub(super) fn prepare(&mut self) -> io::Result<()> {
-        if self.buffer.is_none() {
+        if self.buffer.is_empty() {
             self.grow(Self::USUAL)?;
         }
         Ok(())
@@ -228,7 +224,9 @@ impl Inbox {
     /// Forgets what is left of a session.
     pub(super) fn clear(&mut self) {
         (self.start, self.end, self.covered) = (0, 0, None);
-        self.buffer.take_if(|buffer| buffer.len() > Self::USUAL + 1);
+        if self.buffer.len() > Self::USUAL + 1 {
+            self.buffer = Pages::default();
+        }
     }
 
     /// Gives the memory back, if there is nothing in it.
@@ -249,8 +247,11 @@ impl Inbox {
     /// The bytes are not a frame.
     #[inline]
     pub(super) fn next_frame(&mut self, max_payload: usize) -> Result<Option<Frame<'_>>, FrameError> {
+        if self.is_empty() {
+            return Ok(None);
+        }
         self.uncover();
-        let Some(buffer) = &mut self.buffer else { return Ok(None) };
+        let buffer = &mut *self.buffer;
         let Some(length) = frame::measure(&buffer[self.start..self.end], max_payload)? else {
             return Ok(None);
         };
@@ -258,7 +259,10 @@ impl Inbox {
         if to > self.end {
             return Ok(None);
         }
-        self.covered = Some(std::mem::replace(&mut buffer[to], 0));
+        if to < self.end {
+            self.covered = Some(buffer[to]);
+        }
+        buffer[to] = 0;
         self.start = to;
         Ok(Some(frame::read(&mut buffer[from..to])))
     }
@@ -268,7 +272,7 @@ impl Inbox {
     #[inline]
     fn room(&mut self) -> &mut [u8] {
         if self.is_empty() {
-            (self.start, self.end, self.covered) = (0, 0, None);
+            (self.start, self.end) = (0, 0);
         } else {
             self.make_room();
         }
@@ -279,7 +283,7 @@ impl Inbox {
     #[cold]
     fn make_room(&mut self) {
         self.uncover();
-        let Some(buffer) = &mut self.buffer else { return };
+        let buffer = &mut *self.buffer;
         buffer.copy_within(self.start..self.end, 0);
         (self.start, self.end) = (0, self.end - self.start);
         // The frame's length was checked against the limit before anyone came here for more bytes.
@@ -287,39 +291,36 @@ impl Inbox {
             && length > buffer.len() - 1
             && self.grow(length).is_err()
         {
-            self.buffer = None;
+            *self = Self::default();
         }
     }
 
     /// What is behind the received bytes, but for the last byte.
     #[inline]
     fn free(&mut self) -> &mut [u8] {
-        match self.buffer.as_deref_mut() {
-            Some([free @ .., _]) => free.get_mut(self.end..).unwrap_or_default(),
-            _ => &mut [],
+        match &mut *self.buffer {
+            [free @ .., _] => free.get_mut(self.end..).unwrap_or_default(),
+            [] => &mut [],
         }
     }
 
     #[inline]
-    fn received(&mut self, count: usize) -> Arrival {
+    fn received(&mut self, count: usize) {
         self.end += count;
-        Arrival::from(Ok(count))
     }
 
     #[inline]
     fn uncover(&mut self) {
-        if let (Some(buffer), Some(byte)) = (&mut self.buffer, self.covered.take()) {
-            buffer[self.start] = byte;
+        if let Some(byte) = self.covered.take() {
+            self.buffer[self.start] = byte;
         }
     }
 
     /// Makes room for a frame of `length` bytes in all, and the NUL behind it.
     fn grow(&mut self, length: usize) -> io::Result<()> {
         let mut pages = Pages::new(length + 1)?;
-        if let Some(buffer) = &self.buffer {
-            pages[..self.end].copy_from_slice(&buffer[..self.end]);
-        }
-        self.buffer = Some(pages);
+        pages[..self.end].copy_from_slice(&self.buffer[..self.end]);
+        self.buffer = pages;
         Ok(())
     }
 }
@@ -377,7 +378,7 @@ mod tests {
         let frame = inbox.next_frame(10).unwrap().unwrap();
         assert_eq!(frame.payload, b"a");
         let behind = inbox.start;
-        assert_eq!(inbox.buffer.as_ref().unwrap()[behind], 0);
+        assert_eq!(inbox.buffer[behind], 0);
         deliver(&mut inbox, b"\xff\xff\xff");
         assert_eq!(
             inbox.next_frame(10),
@@ -407,6 +408,6 @@ mod tests {
         let frame = inbox.next_frame(1 << 20).unwrap().unwrap();
         assert_eq!(frame.payload, payload);
         inbox.clear();
-        assert!(inbox.buffer.is_none());
+        assert!(inbox.buffer.is_empty());
     }
 }

@@ -10,7 +10,8 @@ pub mod shutdown;
 use crate::log;
 use crate::protocol::negotiate::{Answers, agree};
 use crate::protocol::{
-    Agreement, Command, FrameError, Kind, MacroStage, Malformed, Offer, Refusal, Reply, Stage, Steps,
+    Agreement, Command, FrameError, Kind, MacroStage, MacroStore, Malformed, Offer, Refusal, Reply, Stage,
+    Steps,
 };
 pub use context::Context;
 pub use filter::{Filter, Verdict};
@@ -28,6 +29,8 @@ pub struct Buffers {
     pub inbox: Inbox,
     /// Replies to be sent.
     pub outbox: Vec<u8>,
+    /// Macros of a new session.
+    pub macros: MacroStore,
 }
 
 /// Why [`Session::run`] has returned.
@@ -92,6 +95,8 @@ pub struct Session {
     stage: Stage,
     /// `None` before negotiation.
     agreement: Option<Agreement>,
+    /// Whether the filter may keep silent at some stages.
+    has_silences: bool,
     /// The largest payload taken from the MTA, in bytes.
     max_payload: usize,
     /// Whether the filter is owed a call of close.
@@ -101,14 +106,17 @@ pub struct Session {
 }
 
 impl Session {
-    /// A session on a new connection. Both directions carry at most `max_payload` bytes in a frame.
-    pub fn new(link: Link, max_payload: usize) -> Self {
+    /// A session on a new connection. Both directions carry at most `max_payload` bytes in a frame. The macros' memory
+    /// stays with the session until it ends.
+    pub fn new(link: Link, max_payload: usize, buffers: &mut Buffers) -> Self {
         let link = Arc::new(link);
+        let macros = std::mem::take(&mut buffers.macros);
         Self {
-            ctx: Arc::new(Context::new(Arc::clone(&link), max_payload)),
+            ctx: Arc::new(Context::new(Arc::clone(&link), max_payload, macros)),
             link,
             stage: Stage::Init,
             agreement: None,
+            has_silences: false,
             max_payload,
             open: true,
             frame_deadline: None,
@@ -145,7 +153,7 @@ impl Session {
         let pause = match result {
             Ok(()) => Pause::Silent,
             Err(end) => {
-                self.end(filter, &end);
+                buffers.macros = self.end(filter, &end);
                 buffers.inbox.clear();
                 Pause::Ended
             }
@@ -173,48 +181,56 @@ impl Session {
     /// The walk of one packet, over and over. `Ok` when the MTA is silent.
     fn serve<F: Filter>(&mut self, filter: &F, inbox: &mut Inbox, patience: Patience) -> Result<(), End> {
         inbox.prepare().map_err(End::Broken)?;
-        let mut heard = false;
         loop {
-            let in_message = self.stage.in_message();
-            if self.link.shutdown().ends(in_message) {
+            if self.must_end() {
                 return Err(End::Shutdown);
             }
-            if let Some(frame) = inbox.next_frame(self.max_payload).map_err(End::Frame)? {
-                self.frame_deadline = None;
-                let kind = Kind::try_from(frame.kind).map_err(End::Malformed)?;
-                self.take(filter, kind, frame.payload)?;
-                continue;
-            }
-            self.ctx.flush().map_err(broken)?;
-            if heard && patience == Patience::None && inbox.is_empty() {
-                return Ok(());
-            }
+            let in_message = self.stage.in_message();
             match self.link.receive(inbox, patience, in_message, &mut self.frame_deadline) {
-                Arrival::Bytes => heard = true,
+                Arrival::Bytes => self.work_off(filter, inbox)?,
                 Arrival::Silence => return Ok(()),
                 Arrival::Shutdown => return Err(End::Shutdown),
                 Arrival::Closed => return Err(End::Closed),
                 Arrival::TimedOut => return Err(End::TimedOut),
                 Arrival::Broken(error) => return Err(broken(error)),
             }
+            if patience == Patience::None && inbox.is_empty() {
+                return Ok(());
+            }
         }
     }
 
-    /// Takes one command: advance, dispatch, answer.
-    fn take<F: Filter>(&mut self, filter: &F, kind: Kind, payload: &mut [u8]) -> Result<(), End> {
+    /// Takes all whole frames that have come, and sends the replies to them together.
+    #[inline]
+    fn work_off<F: Filter>(&mut self, filter: &F, inbox: &mut Inbox) -> Result<(), End> {
+        while let Some(frame) = inbox.next_frame(self.max_payload).map_err(End::Frame)? {
+            self.frame_deadline = None;
+            let Ok(kind) = Kind::try_from(frame.kind) else {
+                return Err(malformed(Malformed::UnknownCommand(frame.kind)));
+            };
+            let reply = self.take(filter, kind, frame.payload)?;
+            if inbox.is_empty() {
+                return self.ctx.answer(reply, true).map_err(|error| broken(error.into()));
+            }
+            self.ctx.answer(reply, false).map_err(|error| broken(error.into()))?;
+            if self.must_end() {
+                return Err(End::Shutdown);
+            }
+        }
+        self.ctx.answer(None, true).map_err(|error| broken(error.into()))
+    }
+
+    /// Takes one command: advance, dispatch; the reply to it, unless it has none or a longer one is in the outbox.
+    fn take<F: Filter>(&mut self, filter: &F, kind: Kind, payload: &mut [u8]) -> Result<Option<Reply>, End> {
         if log::debug_wanted(1) {
-            let (command, length) = (kind.name(), payload.len());
-            log::debug(
-                filter.name(),
-                format_args!("{command} with {length} bytes at stage {:?}", self.stage),
-            );
+            self.log_command(filter, kind, payload.len());
         }
         if let Some(target) = Stage::of(kind) {
             if !self.clear_the_way(filter, target) {
-                return if kind == Kind::Quit { Err(End::Quit) } else { Ok(()) };
+                return if kind == Kind::Quit { Err(End::Quit) } else { Ok(None) };
             }
             if payload.is_empty() && kind.needs_payload() {
-                return Err(End::Malformed(Malformed::NoData(kind)));
+                return Err(malformed(Malformed::NoData(kind)));
             }
             self.enter(target);
             self.open = true;
@@ -222,16 +238,19 @@ impl Session {
         }
         if !filter.has(kind) {
             // What no callback will see is not even decoded.
-            return self.answer(filter, kind, Verdict::Continue, false);
+            return self.reply(filter, kind, Verdict::CONTINUE, false);
         }
         let ctx = &*self.ctx;
-        let verdict = match Command::decode(kind, payload).map_err(End::Malformed)? {
-            Command::Negotiate(offer) => return self.negotiate(filter, &offer),
+        let verdict = match Command::decode(kind, payload).map_err(malformed)? {
+            Command::Negotiate(offer) => {
+                self.negotiate(filter, &offer)?;
+                return Ok(None);
+            }
             Command::Macro(stage, definitions) => {
                 if let Some(stage) = stage {
                     ctx.define_macros(stage, definitions);
                 }
-                return Ok(());
+                return Ok(None);
             }
             Command::Connect(host, peer) => filter.connect(ctx, host, peer),
             Command::Helo(name) => filter.helo(ctx, name),
@@ -245,15 +264,21 @@ impl Session {
             Command::Unknown(line) => filter.unknown(ctx, line),
             Command::Abort => {
                 filter.abort(ctx);
-                return Ok(());
+                return Ok(None);
             }
             Command::Quit => return Err(End::Quit),
             Command::QuitNewConnection => {
                 self.start_over(filter);
-                return Ok(());
+                return Ok(None);
             }
         };
-        self.answer(filter, kind, verdict, true)
+        self.reply(filter, kind, verdict, true)
+    }
+
+    #[cold]
+    fn log_command<F: Filter>(&self, filter: &F, kind: Kind, length: usize) {
+        let command = kind.name();
+        log::debug(filter.name(), format_args!("{command} with {length} bytes at stage {:?}", self.stage));
     }
 
     /// Makes the move to `target` legal (contract 1.6); `false` if the command is to be dropped.
@@ -306,6 +331,7 @@ impl Session {
         let agreement = agree(offer, &filter.wants(), choice).map_err(End::Refused)?;
         self.ctx.agreed(&agreement);
         self.agreement = Some(agreement);
+        self.has_silences = agreement.has_silences();
         Ok(())
     }
 
@@ -313,7 +339,7 @@ impl Session {
     fn end_of_message<F: Filter>(&self, filter: &F, piece: &mut [u8]) -> Verdict {
         if !piece.is_empty() && filter.has(Kind::Body) {
             match filter.body(&self.ctx, piece) {
-                Verdict::Continue | Verdict::Skip | Verdict::NoReply => {}
+                Verdict::CONTINUE | Verdict::SKIP | Verdict::NOREPLY => {}
                 verdict => return verdict,
             }
         }
@@ -326,35 +352,49 @@ impl Session {
         self.ctx.forget_macros();
     }
 
-    /// Answers a command as the verdict, the agreement and the stored reply say, and moves on.
+    /// The reply to a command, as the verdict, the agreement and the stored reply say; moves on.
     #[inline]
-    fn answer<F: Filter>(
+    fn reply<F: Filter>(
         &mut self,
         filter: &F,
         kind: Kind,
         verdict: Verdict,
         called: bool,
-    ) -> Result<(), End> {
-        let answers =
-            self.agreement.map_or(Answers::Filter, |agreement| agreement.answers(self.stage.no_reply()));
-        match answers {
-            Answers::Filter => self.answer_for_filter(kind, verdict)?,
-            Answers::Library => self.ctx.answer(Reply::Continue),
-            Answers::Nobody => {}
+    ) -> Result<Option<Reply>, End> {
+        if verdict == Verdict::CONTINUE && !self.has_silences {
+            return Ok(Some(Reply::Continue));
         }
-        if answers != Answers::Filter && called && verdict != Verdict::NoReply {
+        self.weighed_reply(filter, kind, verdict, called)
+    }
+
+    /// [`Self::reply`] when it may not be simply "continue".
+    #[inline(never)]
+    fn weighed_reply<F: Filter>(
+        &mut self,
+        filter: &F,
+        kind: Kind,
+        verdict: Verdict,
+        called: bool,
+    ) -> Result<Option<Reply>, End> {
+        let answers = self.agreement.map_or(Answers::Filter, |agreement| agreement.answers(self.stage));
+        let reply = match answers {
+            Answers::Filter => self.reply_of_filter(kind, verdict)?,
+            Answers::Library => Some(Reply::Continue),
+            Answers::Nobody => None,
+        };
+        if answers != Answers::Filter && called && verdict != Verdict::NOREPLY {
             log::error(
                 filter.name(),
                 format_args!(
                     "the {} callback returned {} although no reply was agreed on",
                     kind.name(),
-                    verdict.to_raw()
+                    verdict.0
                 ),
             );
         }
         let message_is_over = match verdict {
-            Verdict::Accept => true,
-            Verdict::Reject | Verdict::TempFail | Verdict::Discard => {
+            Verdict::ACCEPT => true,
+            Verdict::REJECT | Verdict::TEMPFAIL | Verdict::DISCARD => {
                 !matches!(kind, Kind::Rcpt | Kind::Unknown)
             }
             _ => false,
@@ -362,33 +402,30 @@ impl Session {
         if message_is_over {
             self.enter(Stage::Helo);
         }
-        Ok(())
+        Ok(reply)
     }
 
-    #[inline]
-    fn answer_for_filter(&self, kind: Kind, verdict: Verdict) -> Result<(), End> {
-        let reply = match verdict {
-            Verdict::Reject | Verdict::TempFail if self.answer_stored(verdict)? => return Ok(()),
-            Verdict::NoReply => return Ok(()),
-            Verdict::Invalid(status) => return Err(End::Status(kind, status)),
-            Verdict::Continue => Reply::Continue,
-            Verdict::Reject => Reply::Reject,
-            Verdict::Discard => Reply::Discard,
-            Verdict::Accept => Reply::Accept,
-            Verdict::TempFail => Reply::TempFail,
-            Verdict::Skip => Reply::Skip,
-        };
-        self.ctx.answer(reply);
-        Ok(())
+    fn reply_of_filter(&self, kind: Kind, verdict: Verdict) -> Result<Option<Reply>, End> {
+        Ok(Some(match verdict {
+            Verdict::CONTINUE => Reply::Continue,
+            Verdict::REJECT if self.answer_stored(true)? => return Ok(None),
+            Verdict::TEMPFAIL if self.answer_stored(false)? => return Ok(None),
+            Verdict::REJECT => Reply::Reject,
+            Verdict::TEMPFAIL => Reply::TempFail,
+            Verdict::DISCARD => Reply::Discard,
+            Verdict::ACCEPT => Reply::Accept,
+            Verdict::SKIP => Reply::Skip,
+            Verdict::NOREPLY => return Ok(None),
+            Verdict(status) => return Err(End::Status(kind, status)),
+        }))
     }
 
-    fn answer_stored(&self, verdict: Verdict) -> Result<bool, End> {
-        let permanent = verdict == Verdict::Reject;
+    fn answer_stored(&self, permanent: bool) -> Result<bool, End> {
         self.ctx.answer_stored(permanent).map_err(|_| End::ReplyTooLarge)
     }
 
     /// The end of the connection: what was answered goes out, the filter hears of the end.
-    fn end<F: Filter>(&mut self, filter: &F, end: &End) {
+    fn end<F: Filter>(&mut self, filter: &F, end: &End) -> MacroStore {
         if log::debug_wanted(1) {
             log::debug(filter.name(), format_args!("session ends at stage {:?}: {end:?}", self.stage));
         }
@@ -396,7 +433,7 @@ impl Session {
             log::error(filter.name(), format_args!("{complaint}"));
         }
         // If it fails, nobody is there to hear the replies.
-        let _ = self.ctx.flush();
+        let _ = self.ctx.answer(None, true);
         if !self.link.shutdown().has_abandoned() {
             if self.stage.in_message() {
                 filter.abort(&self.ctx);
@@ -405,7 +442,7 @@ impl Session {
                 self.close(filter);
             }
         }
-        self.ctx.end();
+        self.ctx.end()
     }
 
     fn close<F: Filter>(&mut self, filter: &F) {
@@ -415,6 +452,13 @@ impl Session {
             log::warning(filter.name(), format_args!("private data is not NULL at the end of the session"));
         }
     }
+}
+
+/// Not inlined, or the error would be prepared for every command.
+#[cold]
+#[inline(never)]
+fn malformed(error: Malformed) -> End {
+    End::Malformed(error)
 }
 
 fn broken(error: io::Error) -> End {

@@ -123,13 +123,13 @@ impl Conversation {
         let shutdown = Arc::new(Shutdown::new().unwrap());
         let link =
             Link::new(Socket::from(OwnedFd::from(ours)), Timeouts::from_seconds(-1), Arc::clone(&shutdown));
-        let session = Session::new(link.unwrap(), max_payload);
+        let session = Session::new(link.unwrap(), max_payload, &mut Buffers::default());
         Self { filter, session, mta, shutdown }
     }
 
     /// A filter that always continues.
     fn with_continuing_filter() -> Self {
-        Self::new(Recorder::new(|_, _| Verdict::Continue))
+        Self::new(Recorder::new(|_, _| Verdict::CONTINUE))
     }
 
     /// The MTA sends these bytes; the session takes them.
@@ -265,8 +265,8 @@ fn an_empty_mail_inside_a_message_aborts_once() {
 fn a_status_that_is_none_ends_the_session() {
     for status in [-1, 5, 6, 9, 10, 11, 20, 21, 22, 99] {
         let filter = Recorder::new(move |kind, _| match kind {
-            Kind::Rcpt | Kind::Abort | Kind::Quit => Verdict::from_raw(status),
-            _ => Verdict::Continue,
+            Kind::Rcpt | Kind::Abort | Kind::Quit => Verdict(status),
+            _ => Verdict::CONTINUE,
         });
         let mut conversation = Conversation::new(filter);
         let bytes = frames(&[OPTNEG, CONNECT, HELO, MAIL, RCPT, RCPT]);
@@ -283,10 +283,10 @@ fn a_reply_that_does_not_fit_into_a_frame_ends_the_session() {
     for (text, hears, pause) in [(LIMIT - 5, "Occy", Pause::Silent), (LIMIT - 4, "Occ", Pause::Ended)] {
         let filter = Recorder::new(move |kind, ctx| {
             if kind != Kind::Mail {
-                return Verdict::Continue;
+                return Verdict::CONTINUE;
             }
             ctx.set_reply(SmtpReply::single(b"550", None, Some(&vec![b'x'; text])).unwrap());
-            Verdict::Reject
+            Verdict::REJECT
         });
         let mut conversation = Conversation::with_limit(filter, LIMIT);
         let bytes = frames(&[OPTNEG, CONNECT, HELO, MAIL]);
@@ -300,15 +300,15 @@ fn a_reply_that_does_not_fit_into_a_frame_ends_the_session() {
 #[test]
 fn the_end_of_a_message_with_a_last_piece_of_its_body() {
     for (verdict, sees, hears) in [
-        (Verdict::Continue, "body eom", 'c'),
-        (Verdict::Skip, "body eom", 'c'),
-        (Verdict::NoReply, "body eom", 'c'),
-        (Verdict::Reject, "body", 'r'),
-        (Verdict::Accept, "body", 'a'),
+        (Verdict::CONTINUE, "body eom", 'c'),
+        (Verdict::SKIP, "body eom", 'c'),
+        (Verdict::NOREPLY, "body eom", 'c'),
+        (Verdict::REJECT, "body", 'r'),
+        (Verdict::ACCEPT, "body", 'a'),
     ] {
         let mut conversation = Conversation::new(Recorder::new(move |kind, _| match kind {
             Kind::Body => verdict,
-            _ => Verdict::Continue,
+            _ => Verdict::CONTINUE,
         }));
         let bytes = frames(&[OPTNEG, CONNECT, HELO, MAIL, RCPT, EOH, (Kind::EndOfMessage, b"last\r\n")]);
         conversation.say_last(&bytes, &mut Buffers::default());
@@ -323,7 +323,7 @@ fn a_change_made_in_close_goes_to_its_own_mta() {
         if let (Kind::Quit, Some(scope)) = (kind, ctx.eom(Actions::ADDHDRS)) {
             scope.send(Modification::AddHeader { name: b"X", value: b"late" }).unwrap();
         }
-        Verdict::Continue
+        Verdict::CONTINUE
     });
     let buffers = &mut Buffers::default();
     let mut first = Conversation::new(filter);
@@ -362,7 +362,7 @@ fn a_silence_keeps_macros_stage_and_private_data() {
             }
             _ => {}
         }
-        Verdict::Continue
+        Verdict::CONTINUE
     });
     let buffers = &mut Buffers::default();
     let mut conversation = Conversation::new(filter);
@@ -428,7 +428,7 @@ fn an_abort_does_not_wait_for_commands_that_have_arrived() {
                     shutdown.abandon();
                 }
             }
-            Verdict::Continue
+            Verdict::CONTINUE
         }));
         *shutdown.lock() = Some(Arc::clone(&conversation.shutdown));
         let bytes = frames(&[OPTNEG, CONNECT, HELO, MAIL, RCPT, EOH, EOM]);
@@ -456,7 +456,7 @@ fn changes_from_several_threads_never_mix() {
                 }
             });
         }
-        Verdict::Continue
+        Verdict::CONTINUE
     });
     let mut conversation = Conversation::new(filter);
     let mut mta = conversation.mta.try_clone().unwrap();
@@ -479,9 +479,9 @@ fn a_broken_connection_is_noticed_even_when_nothing_is_left_to_say() {
     let filter = Recorder::new(|kind, ctx| {
         if kind == Kind::Mail {
             assert!(ctx.progress().is_err());
-            return Verdict::NoReply;
+            return Verdict::NOREPLY;
         }
-        Verdict::Continue
+        Verdict::CONTINUE
     });
     let (mta, ours) = UnixStream::pair().unwrap();
     let link = Link::new(
@@ -489,8 +489,8 @@ fn a_broken_connection_is_noticed_even_when_nothing_is_left_to_say() {
         Timeouts::from_seconds(-1),
         Arc::new(Shutdown::new().unwrap()),
     );
-    let mut session = Session::new(link.unwrap(), frame::DEFAULT_MAX_PAYLOAD);
     let buffers = &mut Buffers::default();
+    let mut session = Session::new(link.unwrap(), frame::DEFAULT_MAX_PAYLOAD, buffers);
     (&mta).write_all(&frames(&[OPTNEG, CONNECT, HELO])).unwrap();
     assert_eq!(session.run(&filter, buffers, Patience::Moment, false), Pause::Silent);
     ours.shutdown(Half::Write).unwrap();

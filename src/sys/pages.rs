@@ -6,7 +6,7 @@ use std::io;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 
-/// A piece of zeroed memory.
+/// A piece of memory, zeroed at first. The default is none at all.
 #[derive(Debug)]
 pub struct Pages {
     start: NonNull<u8>,
@@ -43,8 +43,17 @@ impl Pages {
     }
 }
 
+impl Default for Pages {
+    fn default() -> Self {
+        Self { start: NonNull::dangling(), length: 0 }
+    }
+}
+
 impl Drop for Pages {
     fn drop(&mut self) {
+        if self.length == 0 {
+            return; // the default
+        }
         // SAFETY: the mapping was made by `new`, and nobody borrows it any more. It can't fail for a whole mapping.
         let _ = check(unsafe { libc::munmap(self.start.as_ptr().cast(), self.length) });
     }
@@ -54,7 +63,8 @@ impl Deref for Pages {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        // SAFETY: the mapping has this length, is initialised (zero), and lives as long as `self`.
+        // SAFETY: the mapping has this length, is initialised (zero), and lives as long as `self`; without one the
+        // length is 0.
         unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.length) }
     }
 }
@@ -76,6 +86,7 @@ mod tests {
         assert!(pages.iter().all(|&byte| byte == 0));
         pages[69_999] = 1;
         assert_eq!(pages.len(), 70_000);
+        assert!(Pages::default().is_empty());
         assert!(Pages::new(0).is_err());
         assert!(Pages::new(usize::MAX).is_err());
     }

@@ -14,7 +14,7 @@ use milter::mta::{
     Client, ClientAddress, Disposition, Envelope, Exchange, FilterAddress, Header, Like, Link, MacroValues,
     Mailbox, Message, Player, Session, Submission, offer,
 };
-use milter::protocol::reply::Negotiated;
+use milter::protocol::reply::{Negotiated, encode_custom};
 use milter::protocol::{MacroStage, Modification, Reply, Stage, Steps, command};
 
 use crate::mail_servers::filter::Endpoint;
@@ -47,8 +47,8 @@ const COMPARABLE: [&[u8]; 12] = [
 struct Behaviour {
     steps: Steps,
     macro_lists: &'static [(MacroStage, &'static str)],
-    /// What it answers to the first command with this byte; to all others, "continue".
-    answer: Option<(u8, Reply<'static>)>,
+    /// The frame with which it answers the first command with this byte; all others it answers with "continue".
+    answer: Option<(u8, Vec<u8>)>,
     modifications: Vec<Modification<'static>>,
 }
 
@@ -80,9 +80,9 @@ impl Behaviour {
                         modification.encode(&mut bytes, 65_535).unwrap();
                     }
                 }
-                match self.answer {
-                    Some((on, answer)) if on == kind && !std::mem::replace(answered, true) => {
-                        answer.encode(&mut bytes);
+                match &self.answer {
+                    Some((on, answer)) if *on == kind && !std::mem::replace(answered, true) => {
+                        bytes.extend_from_slice(answer);
                     }
                     _ => Reply::Continue.encode(&mut bytes),
                 }
@@ -350,7 +350,14 @@ fn cases() -> Vec<(&'static str, usize, Behaviour)> {
     let with_steps = Behaviour::new;
     let with_changes = |steps| Behaviour { modifications: changes(), ..Behaviour::new(steps) };
     let with_lists = |macro_lists: &'static [_]| Behaviour { macro_lists, ..Behaviour::new(Steps::empty()) };
-    let with_answer = |on, answer| Behaviour { answer: Some((on, answer)), ..Behaviour::new(Steps::SKIP) };
+    let with_frame = |on, frame| Behaviour { answer: Some((on, frame)), ..Behaviour::new(Steps::SKIP) };
+    let with_answer = |on, reply: Reply| {
+        let mut frame = Vec::new();
+        reply.encode(&mut frame);
+        with_frame(on, frame)
+    };
+    let mut refusal = Vec::new();
+    encode_custom(b"550 5.7.1 no", &mut refusal);
     let nothing = Steps::NOCONNECT
         | Steps::NOHELO
         | Steps::NOMAIL
@@ -403,7 +410,7 @@ fn cases() -> Vec<(&'static str, usize, Behaviour)> {
         ("HELO skipped", 2, with_answer(b'H', Reply::Skip)),
         ("end of header tempfailed", 1, with_answer(b'N', Reply::TempFail)),
         ("body discarded", 1, with_answer(b'B', Reply::Discard)),
-        ("message refused", 1, with_answer(b'E', Reply::Custom(b"550 5.7.1 no"))),
+        ("message refused", 1, with_frame(b'E', refusal)),
     ]
 }
 

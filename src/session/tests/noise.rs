@@ -56,14 +56,14 @@ fn moody(seed: usize) -> Recorder {
             scope.send(Modification::AddHeader { name: b"X", value: b"y" }).unwrap();
         }
         match roll {
-            0 => Verdict::Reject,
-            1 => Verdict::TempFail,
-            2 => Verdict::Accept,
-            3 => Verdict::Discard,
-            4 => Verdict::Skip,
-            5 => Verdict::NoReply,
-            6 => Verdict::Invalid(99),
-            _ => Verdict::Continue,
+            0 => Verdict::REJECT,
+            1 => Verdict::TEMPFAIL,
+            2 => Verdict::ACCEPT,
+            3 => Verdict::DISCARD,
+            4 => Verdict::SKIP,
+            5 => Verdict::NOREPLY,
+            6 => Verdict(99),
+            _ => Verdict::CONTINUE,
         }
     })
 }

@@ -78,8 +78,8 @@ const MUTANTS: [Mutant; 18] = [
     Mutant {
         name: "no answer for an MTA that waits",
         file: "src/session/mod.rs",
-        good: "Answers::Library => self.ctx.answer(Reply::Continue),",
-        bad: "Answers::Library => {}",
+        good: "Answers::Library => Some(Reply::Continue),",
+        bad: "Answers::Library => None,",
     },
     Mutant {
         name: "internal protocol flags shown to the filter",
@@ -120,7 +120,7 @@ const MUTANTS: [Mutant; 18] = [
     Mutant {
         name: "a short form of an IPv4 address refused",
         file: "src/protocol/address.rs",
-        good: "[b'0', b'x' | b'X', digits @ ..] => (digits, 16),",
+        good: "[b'0', b'x' | b'X', digits @ ..] => number::<16>(digits),",
         bad: "",
     },
 ];
