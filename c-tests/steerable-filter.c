@@ -145,6 +145,13 @@ static void stop_from_handler(int number)
     smfi_stop();
 }
 
+/* A signal handler that ends the shortage of threads. */
+static void threads_back(int number)
+{
+    (void)number;
+    threads_are_short = false;
+}
+
 /* A signal handler that only tells that it ran. */
 static void tell(int number)
 {
@@ -440,6 +447,8 @@ static void step(char *name)
         say("stop %d", smfi_stop());
     } else if (strcmp(name, "stop-on-usr2") == 0) {
         handle(SIGUSR2, stop_from_handler);
+    } else if (strcmp(name, "threads-back-on-usr2") == 0) {
+        handle(SIGUSR2, threads_back);
     } else if (strcmp(name, "tell") == 0) {
         handle(number, tell);
     } else if (strcmp(name, "umask") == 0) {

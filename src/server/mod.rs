@@ -11,7 +11,7 @@ mod waiting_room;
 use crate::log;
 use crate::session::Filter;
 use crate::sys::signal::ignore_sigpipe;
-use crossbeam_channel::{Receiver, RecvTimeoutError, unbounded};
+use crossbeam_channel::{Receiver, unbounded};
 use engine::Engine;
 use listener::Listener;
 use settings::Settings;
@@ -71,60 +71,82 @@ pub fn serve<F: Filter>(filter: F, listener: Listener, settings: &Settings) -> R
     let (events, inbox) = unbounded();
     let signals = signals::watch(events.clone()).map_err(Failure::Start)?;
     let server = Engine::start(filter, listener, settings.clone(), events).map_err(Failure::Start)?;
-    let result = supervise(&server, &inbox);
-    drain(&server, &inbox, settings.drain, &name);
+    let mut supervisor = Supervisor { engine: &server, inbox: &inbox, threads_wanted: false };
+    let result = supervisor.supervise();
+    supervisor.drain(settings.drain, &name);
     server.finish(GRACE);
     drop(signals);
     result
 }
 
-/// Waits for the reason to stop, and ends sessions whose MTA has been silent for too long.
-fn supervise<F: Filter>(engine: &Engine<F>, inbox: &Receiver<Event>) -> Result<(), Failure> {
-    let mut threads_wanted = false;
-    loop {
-        let mut next_look = engine.expire_silent();
-        if threads_wanted {
-            threads_wanted = engine.restock().is_err();
-            next_look = next_look.min(Instant::now() + RETRY);
-        }
-        match inbox.recv_deadline(next_look) {
-            Ok(Event::Stop) => break engine.stop(),
-            Ok(Event::Abort) => break engine.abort(),
-            Ok(Event::ListenerBroken(error)) => {
-                engine.stop();
-                return Err(Failure::Listener(error));
+/// The calling thread's work: it looks after the engine while it waits for events.
+struct Supervisor<'a, F: Filter> {
+    engine: &'a Engine<F>,
+    inbox: &'a Receiver<Event>,
+    /// Whether somebody must wait for work for whom there was no thread.
+    threads_wanted: bool,
+}
+
+impl<F: Filter> Supervisor<'_, F> {
+    /// Waits for the reason to stop, and ends sessions whose MTA has been silent for too long.
+    fn supervise(&mut self) -> Result<(), Failure> {
+        loop {
+            let next_look = self.engine.expire_silent();
+            match self.next_event(next_look) {
+                Some(Event::Stop) => break self.engine.stop(),
+                Some(Event::Abort) => break self.engine.abort(),
+                Some(Event::ListenerBroken(error)) => {
+                    self.engine.stop();
+                    return Err(Failure::Listener(error));
+                }
+                Some(_) | None => {}
             }
-            Ok(Event::NoThread) => threads_wanted = true,
-            Ok(Event::Drained) | Err(RecvTimeoutError::Timeout) => {}
-            // The engine holds a sender for as long as it lives.
-            Err(RecvTimeoutError::Disconnected) => break,
+        }
+        Ok(())
+    }
+
+    /// Lets running messages finish, for a while; then cuts them off.
+    fn drain(&mut self, time: Duration, name: &CString) {
+        if self.wait_until_drained(Instant::now() + time) {
+            return;
+        }
+        self.engine.abort();
+        if !self.wait_until_drained(Instant::now() + GRACE) {
+            log::error(
+                name,
+                format_args!(
+                    "{} sessions are stuck in a callback and are left behind",
+                    self.engine.live_sessions()
+                ),
+            );
+            self.engine.abandon();
         }
     }
-    Ok(())
-}
 
-/// Lets running messages finish, for a while; then cuts them off.
-fn drain<F: Filter>(engine: &Engine<F>, inbox: &Receiver<Event>, time: Duration, name: &CString) {
-    if wait_until_drained(engine, inbox, Instant::now() + time) {
-        return;
+    fn wait_until_drained(&mut self, deadline: Instant) -> bool {
+        while self.engine.live_sessions() > 0 {
+            match self.next_event(deadline) {
+                Some(Event::Abort) => self.engine.abort(),
+                Some(_) => {}
+                None => return self.engine.live_sessions() == 0,
+            }
+        }
+        true
     }
-    engine.abort();
-    if !wait_until_drained(engine, inbox, Instant::now() + GRACE) {
-        log::error(
-            name,
-            format_args!("{} sessions are stuck in a callback and are left behind", engine.live_sessions()),
-        );
-        engine.abandon();
-    }
-}
 
-fn wait_until_drained<F: Filter>(engine: &Engine<F>, inbox: &Receiver<Event>, deadline: Instant) -> bool {
-    while engine.live_sessions() > 0 {
-        match inbox.recv_deadline(deadline) {
-            Ok(Event::Abort) => engine.abort(),
-            Ok(_) => {}
-            Err(_) => return engine.live_sessions() == 0,
+    /// The next event, or `None` at `deadline`. Meanwhile it tries again to start threads that are missing; sessions
+    /// that are to end need them no less than others.
+    fn next_event(&mut self, deadline: Instant) -> Option<Event> {
+        loop {
+            self.threads_wanted = self.threads_wanted && self.engine.restock().is_err();
+            let retry = self.threads_wanted.then(|| Instant::now() + RETRY);
+            match self.inbox.recv_deadline(retry.map_or(deadline, |retry| retry.min(deadline))) {
+                Ok(Event::NoThread) => self.threads_wanted = true,
+                Ok(event) => return Some(event),
+                // Not because it is disconnected: the engine holds a sender for as long as it lives.
+                Err(_) if Instant::now() >= deadline => return None,
+                Err(_) => {}
+            }
         }
     }
-    true
 }

@@ -1,7 +1,8 @@
 //! Too many open files, no more threads (contract 3, entry 7): the listener rests and goes on, those who are served
 //! already do not notice. For ours alone: the reference burns a core, or lets connections hang for ever.
 
-use super::{Filter, Mta, SERVE};
+use super::stop::wait_until_refused;
+use super::{Filter, Mta, SERVE, somebody_is_in};
 use crate::support::{Library, wait_until};
 use milter::protocol::Kind;
 use std::fs;
@@ -91,4 +92,56 @@ fn without_another_thread_a_connection_is_refused() {
     for holder in &mut holders {
         assert_eq!(holder.answer(), 'c');
     }
+}
+
+/// A filter without threads for all the sessions that are ready: each of these has been sent "hold", and there are
+/// more of them than threads. SIGUSR2 ends the shortage.
+fn serve_with_all_threads_held() -> (Filter, Vec<Mta>) {
+    let filter = Filter::start(Library::Ours, &["register", "threads-back-on-usr2", SERVE[1], "main"]);
+    let mut mtas: Vec<Mta> = (0..30).map(|_| Mta::order(&filter, "silent")).collect();
+    Mta::order(&filter, "threads-short").quit();
+    wait_until("a handful of threads", || filter.threads() < 10);
+    for mta in &mut mtas {
+        mta.command(Kind::Helo, b"hold\0");
+    }
+    filter.wait_until("all threads are held", || {
+        held(&filter) > 0 && !somebody_is_in(&filter, libc::SYS_epoll_wait)
+    });
+    assert!(held(&filter) < mtas.len());
+    (filter, mtas)
+}
+
+/// How many sessions have begun to be held.
+fn held(filter: &Filter) -> usize {
+    filter.output().iter().filter(|line| line.ends_with(" hold")).count()
+}
+
+#[test]
+fn as_soon_as_there_are_threads_again_all_sessions_go_on() {
+    let (filter, mut mtas) = serve_with_all_threads_held();
+    filter.daemon.signal(libc::SIGUSR2);
+    filter.wait_until("all are held", || held(&filter) == mtas.len());
+    let mut late = Mta::order(&filter, "late");
+    for _ in &mtas {
+        late.command(Kind::Helo, b"release\0");
+        assert_eq!(late.answer(), 'c');
+    }
+    assert!(mtas.iter_mut().all(|mta| mta.answer() == 'c'));
+}
+
+/// Sessions that no thread had taken up end in order then; those that are held do not.
+#[test]
+fn a_shortage_of_threads_may_end_after_a_stop() {
+    let (mut filter, mtas) = serve_with_all_threads_held();
+    filter.daemon.signal(libc::SIGTERM);
+    wait_until_refused(&filter);
+    filter.daemon.signal(libc::SIGUSR2);
+    let output = filter.end();
+    assert_eq!(output.last().unwrap(), "main 0");
+    for session in 1..=mtas.len() {
+        let is_held = output.contains(&format!("helo {session} hold"));
+        assert_eq!(filter.count(&format!("close {session}")), usize::from(!is_held), "{output:#?}");
+    }
+    let left_behind = format!("3 steered: {} session", held(&filter));
+    assert!(filter.log()[0].starts_with(&left_behind), "{output:#?}");
 }

@@ -1,7 +1,7 @@
 //! Stopping and starting again (contract 2.6, contract 3 entries 10 to 12, 13 and 15): who hears of it, who may
 //! finish, and what is left behind. Most of it is for ours alone, because the reference closes no session in order.
 
-use super::{Filter, Mta, SERVE, on_both};
+use super::{Filter, Mta, SERVE, on_both, somebody_is_in};
 use crate::support::{Library, PATIENCE, free_port, wait_until};
 use milter::protocol::Kind;
 use std::fs;
@@ -23,7 +23,7 @@ fn place(output: &[String], line: &str) -> usize {
 }
 
 /// Waits until nobody can connect any more.
-fn wait_until_refused(filter: &Filter) {
+pub fn wait_until_refused(filter: &Filter) {
     wait_until("new connections are refused", || Mta::try_connect(filter).is_err());
 }
 
@@ -294,7 +294,7 @@ fn a_main_thread_with_handlers_of_its_own_gets_the_signals() {
                 // The system gives a signal to any thread that wants it while the main thread is in a handler, or
                 // to one that begins to wait before the main thread has run.
                 wait_until("the main thread is free, and another one waits for signals", || {
-                    main_thread_is_free(&filter) && somebody_waits_for_signals(&filter)
+                    main_thread_is_free(&filter) && somebody_is_in(&filter, libc::SYS_rt_sigtimedwait)
                 });
                 filter.daemon.signal(signal);
                 filter.wait_for_count(told, count);
@@ -309,15 +309,6 @@ fn a_main_thread_with_handlers_of_its_own_gets_the_signals() {
 fn main_thread_is_free(filter: &Filter) -> bool {
     let status = fs::read_to_string(format!("/proc/{}/status", filter.daemon.pid())).unwrap();
     status.lines().any(|line| line == "SigBlk:\t0000000000000000")
-}
-
-fn somebody_waits_for_signals(filter: &Filter) -> bool {
-    let waiting = libc::SYS_rt_sigtimedwait.to_string();
-    fs::read_dir(format!("/proc/{}/task", filter.daemon.pid())).unwrap().any(|task| {
-        // A thread may end meanwhile.
-        let call = fs::read_to_string(task.unwrap().path().join("syscall")).unwrap_or_default();
-        call.split(' ').next() == Some(&waiting)
-    })
 }
 
 /// Which signals are blocked, and which ignored, in each thread of the filter.
