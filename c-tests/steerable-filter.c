@@ -39,6 +39,8 @@ struct session {
 
 static atomic_int sessions;
 static atomic_bool threads_are_short;
+static atomic_bool next_thread_is_late;
+static atomic_bool main_has_returned;
 static atomic_bool wakers_are_slow;
 static sem_t release;
 /* The context of the session that was closed last. */
@@ -98,13 +100,19 @@ void openlog(const char *identity, int option, int facility)
     say("openlog %s %d %d", identity ? identity : "NULL", option, facility);
 }
 
-/* Stands in for the C library's function: fails for as long as the test says that threads are short. */
+/* Stands in for the C library's function: fails for as long as the test says that threads are short, and lasts until
+ * smfi_main has returned, once, if the test says so. */
 int pthread_create(pthread_t *restrict thread, const pthread_attr_t *restrict attributes, void *(*start)(void *),
     void *restrict argument)
 {
     static int (*real)(pthread_t *, const pthread_attr_t *, void *(*)(void *), void *);
     if (real == NULL)
         *(void **)&real = dlsym(RTLD_NEXT, "pthread_create");
+    if (atomic_exchange(&next_thread_is_late, false)) {
+        say("late thread");
+        while (!main_has_returned)
+            usleep(5000);
+    }
     return threads_are_short ? EAGAIN : real(thread, attributes, start, argument);
 }
 
@@ -195,6 +203,8 @@ static sfsistat obey(SMFICTX *ctx, struct session *session, char *order)
         threads_are_short = true;
     } else if (strcmp(order, "threads-back") == 0) {
         threads_are_short = false;
+    } else if (strcmp(order, "next-thread-late") == 0) {
+        next_thread_is_late = true;
     } else if (strcmp(order, "flood") == 0) {
         session->body_bytes = FLOOD;
     } else if (strcmp(order, "half-full") == 0) {
@@ -439,6 +449,7 @@ static void step(char *name)
         say("backlog %d", smfi_setbacklog(number));
     } else if (strcmp(name, "main") == 0) {
         say("main %d", smfi_main());
+        main_has_returned = true;
     } else if (strcmp(name, "main-in-thread") == 0) {
         pthread_t thread;
         pthread_create(&thread, NULL, main_in_thread, NULL);

@@ -105,7 +105,7 @@ enum Role {
 
 /// What a thread has found.
 enum Work {
-    /// A new connection.
+    /// A new connection, which counts as a session already.
     Connection(Socket),
     /// A silent session that has something to do.
     Session(u64),
@@ -318,12 +318,18 @@ impl<F: Filter> Shared<F> {
 
     fn wait_for_connection(&self) -> Work {
         let Some(listener) = self.listener.lock().clone() else { return Work::Over };
-        let accepted = listener.accept(self.shutdown.alarm(false));
-        if self.shutdown.has_begun() {
-            return Work::Over; // and a connection that came too late is closed
-        }
-        match accepted {
-            Ok(Some(socket)) => Work::Connection(socket),
+        match listener.accept(self.shutdown.alarm(false)) {
+            Ok(Some(socket)) => {
+                // Whoever begins a shutdown says so before counting the sessions.
+                self.live.fetch_add(1, Ordering::SeqCst);
+                if self.shutdown.has_begun() {
+                    drop(socket);
+                    self.session_ended();
+                    return Work::Over;
+                }
+                Work::Connection(socket)
+            }
+            _ if self.shutdown.has_begun() => Work::Over,
             Ok(None) => Work::Nothing,
             Err(error) if is_broken(&error) => {
                 // If nobody receives it, the server is stopping anyway.
@@ -347,7 +353,6 @@ impl<F: Filter> Shared<F> {
 
     /// Serves a new connection. A thread that is `alone` must be free for the next one: it refuses this one.
     fn begin(&self, socket: Socket, buffers: &mut Buffers, alone: bool) {
-        self.live.fetch_add(1, Ordering::SeqCst);
         if alone {
             drop(socket);
             self.complain(format_args!("no thread for another connection, refused"));

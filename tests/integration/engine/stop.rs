@@ -182,6 +182,27 @@ fn a_callback_that_is_stuck_is_logged_and_left_behind() {
     assert_eq!(output.last().unwrap(), "main 0");
 }
 
+/// Contract 3, entry 15: a connection that was accepted in the instant of the stop counts as a session, too. Its
+/// acceptor is held up right behind accept(2) until smfi_main has returned.
+#[test]
+fn a_connection_that_is_accepted_during_the_stop_is_waited_for() {
+    let go = "wait={dir}/go";
+    let mut filter = Filter::start(Library::Ours, &["register", SERVE[1], "main", go]);
+    let mut mtas = vec![Mta::order(&filter, "next-thread-late")];
+    // The acceptor that takes up work while no other one is waiting starts another thread.
+    filter.wait_until("a late thread", || {
+        mtas.push(Mta::connect(&filter));
+        filter.count("late thread") == 1
+    });
+    filter.daemon.signal(libc::SIGTERM);
+    assert!(mtas.iter_mut().all(Mta::has_ended));
+    fs::write(filter.file("go"), "").unwrap();
+    let output = filter.end();
+    assert_eq!(output[place(&output, "main 0")..], ["main 0", "waiting"], "{output:#?}");
+    assert_eq!(filter.log().len(), 1, "{output:#?}");
+    assert!(filter.log()[0].starts_with("3 steered: 1 session"), "{output:#?}");
+}
+
 #[test]
 fn an_abort_ends_messages_too() {
     for first in [None, Some(libc::SIGTERM)] {
