@@ -17,6 +17,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -42,6 +43,7 @@ static atomic_bool threads_are_short;
 static atomic_bool next_thread_is_late;
 static atomic_bool main_has_returned;
 static atomic_bool wakers_are_slow;
+static atomic_bool poller_is_short;
 static sem_t release;
 /* The context of the session that was closed last. */
 static _Atomic(SMFICTX *) closed;
@@ -138,6 +140,20 @@ long syscall(long number, ...)
     return result;
 }
 
+/* Stands in for the C library's function: the poller takes no descriptor for as long as the test says so. */
+int epoll_ctl(int poller, int operation, int fd, struct epoll_event *event)
+{
+    static int (*real)(int, int, int, struct epoll_event *);
+    if (real == NULL)
+        *(void **)&real = dlsym(RTLD_NEXT, "epoll_ctl");
+    if (poller_is_short && operation != EPOLL_CTL_DEL) {
+        say(operation == EPOLL_CTL_ADD ? "not added" : "not rearmed");
+        errno = ENOMEM;
+        return -1;
+    }
+    return real(poller, operation, fd, event);
+}
+
 /* A thread that stops the filter. */
 static void *stop_from_thread(void *unused)
 {
@@ -205,6 +221,10 @@ static sfsistat obey(SMFICTX *ctx, struct session *session, char *order)
         threads_are_short = false;
     } else if (strcmp(order, "next-thread-late") == 0) {
         next_thread_is_late = true;
+    } else if (strcmp(order, "poller-short") == 0) {
+        poller_is_short = true;
+    } else if (strcmp(order, "poller-back") == 0) {
+        poller_is_short = false;
     } else if (strcmp(order, "flood") == 0) {
         session->body_bytes = FLOOD;
     } else if (strcmp(order, "half-full") == 0) {

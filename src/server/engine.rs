@@ -35,7 +35,7 @@ use std::time::{Duration, Instant};
 /// How long a thread waits for work before it ends, if another one is waiting too.
 const KEEP: Duration = LONGEST_WAIT;
 
-/// How long an acceptor rests when the system has no descriptor or memory for a connection.
+/// How long to wait before asking again for what the system has denied: a descriptor, or memory.
 const REST: Duration = Duration::from_millis(100);
 
 /// At most one complaint about a shortage in this time.
@@ -429,30 +429,35 @@ impl<F: Filter> Shared<F> {
     /// Leaves a silent session in the waiting room, unless it has to go on at once.
     fn seat(&self, mut seat: Seat) -> Result<(), Box<Seat>> {
         seat.session.shrink();
-        let (token, link) = (seat.token, Arc::clone(seat.session.link()));
-        let known = std::mem::replace(&mut seat.registered, true);
+        let (token, known, link) = (seat.token, seat.registered, Arc::clone(seat.session.link()));
         let deadline = link.silence_deadline();
-        {
-            let mut waiting_room = self.waiting_room.lock();
-            // Whoever begins a shutdown says so before looking into the waiting room.
-            if seat.session.must_end() {
-                seat.registered = known;
+        loop {
+            {
+                let mut waiting_room = self.waiting_room.lock();
+                // Whoever begins a shutdown says so before looking into the waiting room.
+                if seat.session.must_end() {
+                    return Err(Box::new(seat));
+                }
+                seat.registered = true;
+                waiting_room.enter(seat, deadline);
+            }
+            // Not under the lock: a thread that is interrupted here must not hold up all others.
+            let watched = if known {
+                self.poller.rearm(link.as_fd(), token)
+            } else {
+                self.poller.add(link.as_fd(), token)
+            };
+            let Err(error) = watched else { return Ok(()) };
+            self.complain(format_args!("a silent session keeps its thread: {error}"));
+            let Some(left) = self.waiting_room.lock().leave(token) else { return Ok(()) };
+            seat = left;
+            seat.registered = known;
+            // The thread waits in the poller's place, and asks it again now and then.
+            let goes_on = seat.session.wait(deadline.min(Instant::now() + REST));
+            seat.expired |= !goes_on && Instant::now() >= deadline;
+            if goes_on || seat.expired {
                 return Err(Box::new(seat));
             }
-            waiting_room.enter(seat, deadline);
-        }
-        // Not under the lock: a thread that is interrupted here must not hold up all others.
-        let watched =
-            if known { self.poller.rearm(link.as_fd(), token) } else { self.poller.add(link.as_fd(), token) };
-        let Err(error) = watched else { return Ok(()) };
-        self.complain(format_args!("a silent session keeps its thread: {error}"));
-        self.rest(); // or the thread would try again and again
-        match self.waiting_room.lock().leave(token) {
-            Some(mut seat) => {
-                seat.registered = known;
-                Err(Box::new(seat))
-            }
-            None => Ok(()),
         }
     }
 

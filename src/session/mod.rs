@@ -168,9 +168,14 @@ impl Session {
         while self.run(filter, buffers, Patience::Moment, expired) == Pause::Silent {
             self.shrink();
             buffers.inbox.release();
-            expired = !self.link.wait(self.stage.in_message(), self.link.silence_deadline());
+            expired = !self.wait(self.link.silence_deadline());
         }
         Pause::Ended
+    }
+
+    /// Waits until the MTA speaks or [`Self::must_end`]; `false` if neither is so before `deadline`.
+    pub fn wait(&self, deadline: Instant) -> bool {
+        self.link.wait(self.stage.in_message(), deadline)
     }
 
     /// Gives back memory that a silent session does not need.

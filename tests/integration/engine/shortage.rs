@@ -1,4 +1,4 @@
-//! Too many open files, no more threads (contract 3, entry 7): the listener rests and goes on, those who are served
+//! Too many open files, no more threads, no more room in the poller (contract 3, entry 7): the listener rests and goes on, those who are served
 //! already do not notice. For ours alone: the reference burns a core, or lets connections hang for ever.
 
 use super::stop::wait_until_refused;
@@ -16,10 +16,7 @@ fn at_the_limit_of_descriptors_the_listener_rests() {
     let complaint = "syslog 3 steered: cannot accept a connection: Too many open files (os error 24)";
     filter.wait_for(complaint);
 
-    let before = filter.cpu_ticks();
-    std::thread::sleep(Duration::from_secs(1));
-    let used = filter.cpu_ticks() - before;
-    assert!(used < 25, "{used} of about 100 ticks used");
+    check_idle(&filter);
     served.begin_message();
     assert_eq!(served.end_message(b"text\r\n"), 'c');
     assert_eq!(filter.log().len(), 1, "it does not complain all the time: {:?}", filter.log());
@@ -28,6 +25,15 @@ fn at_the_limit_of_descriptors_the_listener_rests() {
     Mta::order(&filter, "late").quit();
     served.quit();
     filter.wait_for("close 1");
+}
+
+/// Whatever is short, the filter does not try again and again.
+#[track_caller]
+fn check_idle(filter: &Filter) {
+    let before = filter.cpu_ticks();
+    std::thread::sleep(Duration::from_secs(1));
+    let used = filter.cpu_ticks() - before;
+    assert!(used < 25, "{used} of about 100 ticks used");
 }
 
 /// accept(2) wants a descriptor even if nobody waits.
@@ -144,4 +150,75 @@ fn a_shortage_of_threads_may_end_after_a_stop() {
     }
     let left_behind = format!("3 steered: {} session", held(&filter));
     assert!(filter.log()[0].starts_with(&left_behind), "{output:#?}");
+}
+
+/// How many sessions the filter's poller knows.
+fn parked(filter: &Filter) -> usize {
+    let proc = format!("/proc/{}", filter.daemon.pid());
+    let is_poller = |fd: &fs::DirEntry| {
+        // A connection may be closed meanwhile.
+        fs::read_link(fd.path()).is_ok_and(|file| file.to_str() == Some("anon_inode:[eventpoll]"))
+    };
+    let mut files = fs::read_dir(format!("{proc}/fd")).unwrap().map(Result::unwrap);
+    let poller = files.find(is_poller).unwrap().file_name().into_string().unwrap();
+    let info = fs::read_to_string(format!("{proc}/fdinfo/{poller}")).unwrap();
+    // The alarm that ends all watchers is there, too.
+    info.lines().filter(|line| line.starts_with("tfd:")).count() - 1
+}
+
+const UNWATCHED: &str = "3 steered: a silent session keeps its thread: Cannot allocate memory (os error 12)";
+
+#[test]
+fn a_session_that_the_poller_does_not_take_keeps_its_thread() {
+    let filter = Filter::serve(Library::Ours);
+    let mut known = Mta::order(&filter, "known");
+    filter.wait_until("the poller knows it", || parked(&filter) == 1);
+    let mut fresh = Mta::order(&filter, "poller-short");
+    filter.wait_for("not added");
+    known.command(Kind::Helo, b"again\0");
+    assert_eq!(known.answer(), 'c');
+    filter.wait_for("not rearmed");
+    check_idle(&filter);
+    for mta in [&mut known, &mut fresh] {
+        mta.begin_message();
+        assert_eq!(mta.end_message(b"text\r\n"), 'c');
+    }
+    assert_eq!(filter.log(), [UNWATCHED], "it does not complain all the time");
+
+    fresh.command(Kind::Helo, b"poller-back\0");
+    assert_eq!(fresh.answer(), 'c');
+    filter.wait_until("the poller knows both", || parked(&filter) == 2);
+    for mut mta in [known, fresh] {
+        mta.begin_message();
+        assert_eq!(mta.end_message(b"text\r\n"), 'c');
+        mta.quit();
+    }
+    filter.wait_for_count("close", 2);
+    assert_eq!(parked(&filter), 0);
+}
+
+#[test]
+fn a_session_that_the_poller_does_not_take_times_out_like_any_other() {
+    let filter = Filter::start(Library::Ours, &["register", "timeout=1", SERVE[1], "main"]);
+    assert!(Mta::order(&filter, "poller-short").has_ended());
+    filter.wait_for("close 1");
+    assert_eq!(filter.log(), [UNWATCHED, "3 steered: timed out waiting for the MTA, session ended"]);
+}
+
+/// There are more of them than threads that may linger with a session.
+#[test]
+fn sessions_that_the_poller_does_not_take_may_finish_their_messages() {
+    const SESSIONS: usize = 40;
+    let mut filter = Filter::serve(Library::Ours);
+    let mut mtas: Vec<Mta> = (0..SESSIONS).map(|_| Mta::order(&filter, "poller-short")).collect();
+    mtas.iter_mut().for_each(Mta::begin_message);
+    filter.daemon.signal(libc::SIGTERM);
+    wait_until_refused(&filter);
+    // Nor while it stops.
+    check_idle(&filter);
+    assert_eq!(mtas[0].end_message(b"text\r\n"), 'c');
+    filter.daemon.signal(libc::SIGINT);
+    assert!(mtas.iter_mut().all(Mta::has_ended));
+    assert_eq!(filter.end().last().unwrap(), "main 0");
+    assert_eq!(filter.count("abort"), SESSIONS - 1);
 }
