@@ -55,6 +55,8 @@ enum End {
     TimedOut,
     /// The connection broke.
     Broken(io::Error),
+    /// The connection broke before the MTA had sent anything: somebody looked whether the filter listens.
+    Unused,
     /// A frame that is none.
     Frame(FrameError),
     /// A command that is none.
@@ -71,7 +73,7 @@ impl End {
     /// What to log, unless the end is an orderly one.
     fn complaint(&self) -> Option<String> {
         Some(match self {
-            Self::Quit | Self::Closed | Self::Shutdown => return None,
+            Self::Quit | Self::Closed | Self::Shutdown | Self::Unused => return None,
             Self::TimedOut => "timed out waiting for the MTA, session ended".to_owned(),
             Self::Broken(error) => format!("connection to the MTA broke: {error}"),
             Self::Frame(error) => format!("protocol error: {error}, session ended"),
@@ -197,12 +199,18 @@ impl Session {
                 Arrival::Shutdown => return Err(End::Shutdown),
                 Arrival::Closed => return Err(End::Closed),
                 Arrival::TimedOut => return Err(End::TimedOut),
+                Arrival::Broken(_) if self.is_unused() => return Err(End::Unused),
                 Arrival::Broken(error) => return Err(broken(error)),
             }
             if patience == Patience::None && inbox.is_empty() {
                 return Ok(());
             }
         }
+    }
+
+    /// Whether no command and no part of a frame has come so far. (Macros alone do not count.)
+    fn is_unused(&self) -> bool {
+        self.stage == Stage::Init && self.frame_deadline.is_none()
     }
 
     /// Takes all whole frames that have come, and sends the replies to them together.

@@ -1,8 +1,11 @@
 //! Protocol errors (contract 1): each ends just its own session, with one line in the log.
 
 use super::{Filter, Mta, command, on_both};
-use crate::support::Library;
+use crate::support::{Library, free_port, wait_until};
 use milter::protocol::Kind;
+use socket2::SockRef;
+use std::net::TcpStream;
+use std::time::Duration;
 
 /// What an error comes after.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -152,5 +155,50 @@ fn private_data_that_is_left_behind_is_a_warning() {
         third.begin_message();
         let log = filter.log();
         assert!(log.len() == 1 && log[0].starts_with("4 steered: "), "{library:?}: {log:?}");
+    });
+}
+
+/// A connection over TCP.
+fn connect(port: u16) -> Mta<TcpStream> {
+    let mut stream = None;
+    wait_until("a connection", || {
+        stream = TcpStream::connect(("127.0.0.1", port)).ok();
+        stream.is_some()
+    });
+    Mta(stream.unwrap())
+}
+
+/// Closes a connection by a reset.
+fn reset(mta: Mta<TcpStream>) {
+    SockRef::from(&mta.0).set_linger(Some(Duration::ZERO)).unwrap();
+}
+
+/// Health checks do that. In the middle of a session a reset is logged; the reference never does.
+#[test]
+fn a_reset_before_the_first_command_is_no_error() {
+    on_both(|library| {
+        let port = free_port("127.0.0.1");
+        let conn = format!("conn=inet:{port}@127.0.0.1");
+        let filter = Filter::start(library, &["register", &conn, "main"]);
+        reset(connect(port));
+        filter.wait_for("close 1");
+        let silent = connect(port);
+        // It is to fall silent first.
+        std::thread::sleep(Duration::from_millis(150));
+        reset(silent);
+        filter.wait_for("close 2");
+        assert_eq!(filter.log(), [""; 0], "{library:?}");
+
+        let mut half = connect(port);
+        half.send(&command(Kind::Helo, b"name\0")[..3]);
+        reset(half);
+        filter.wait_for("close 3");
+        let mut whole = connect(port);
+        whole.negotiate();
+        reset(whole);
+        filter.wait_for("close 4");
+        let line = "3 steered: connection to the MTA broke: Connection reset by peer (os error 104)";
+        let lines = if library == Library::Ours { &[line; 2][..] } else { &[] };
+        assert_eq!(filter.log(), lines, "{library:?}");
     });
 }
