@@ -1,7 +1,7 @@
 //! A drop-in replacement for sendmail's libmilter: a C library to the outside, and inside
 //!
 //! ```text
-//! ffi ──► server ──► session ──► protocol        all three may use: sys, log
+//! ffi ──► server ──► session ──► protocol        all three may use: sys, log, count
 //! (raw C)  (process)  (one MTA)   (pure)
 //!                          mta ──► protocol      the mail server's side, for tests, benchmarks and milter-send
 //! ```
@@ -23,6 +23,7 @@
 //! lock is held while C runs. `unsafe` lives in [`ffi`], [`sys`] and one call of syslog(3). "Contract" in comments is
 //! docs/contract, "the reference" is sendmail's library.
 
+mod count;
 pub mod ffi;
 mod log;
 pub mod mta;

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::count::Count;
 use crate::protocol::{Actions, Modification};
 
 /// What a filter wants changed. Strings are as it sent them.
@@ -135,7 +136,7 @@ impl fmt::Display for Change {
                 write!(f, "add recipient {}{}", text(address), with(arguments))
             }
             Self::DeleteRecipient { address } => write!(f, "delete recipient {}", text(address)),
-            Self::ReplaceBody { body } => write!(f, "replace body by {} bytes", body.len()),
+            Self::ReplaceBody { body } => write!(f, "replace body by {}", Count(body.len(), "byte")),
             Self::Quarantine { reason } => write!(f, "quarantine: {}", text(reason)),
         }
     }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 use std::time::Duration;
 
+use crate::count::Count;
 use crate::protocol::{Actions, FrameError, Kind, Steps};
 
 /// Why a conversation with a filter ended too early.
@@ -76,7 +77,7 @@ impl fmt::Display for Error {
             Self::Connect { address, source } => write!(f, "cannot connect to {address}: {source}"),
             Self::Io { during, source } => write!(f, "{}: {source}", during.name()),
             Self::Timeout { during, after } => {
-                write!(f, "{}: no answer within {} seconds", during.name(), after.as_secs_f64())
+                write!(f, "{}: no answer within {after:?}", during.name())
             }
             Self::Protocol { during, fault } => write!(f, "{}: {fault}", during.name()),
         }
@@ -90,7 +91,8 @@ impl fmt::Display for Fault {
             Self::Truncated => f.write_str("the filter closed the connection inside a frame"),
             Self::Frame(error) => error.fmt(f),
             Self::Malformed { kind, length } => {
-                write!(f, "the filter sent '{}' with {length} bytes, which it must not", kind.escape_ascii())
+                let (kind, data) = (kind.escape_ascii(), Count(*length, "byte"));
+                write!(f, "the filter sent '{kind}' with {data}, which it must not")
             }
             Self::OutOfPlace { kind } => {
                 write!(f, "the filter sent '{}', which has no place here", kind.escape_ascii())
@@ -142,7 +144,7 @@ mod tests {
     #[test]
     fn an_error_names_the_command() {
         let error = Error::Timeout { during: Kind::Helo, after: Duration::from_millis(1500) };
-        assert_eq!(error.to_string(), "HELO: no answer within 1.5 seconds");
+        assert_eq!(error.to_string(), "HELO: no answer within 1.5s");
         let error = Error::Protocol { during: Kind::EndOfMessage, fault: Fault::OutOfPlace { kind: b'O' } };
         assert_eq!(error.to_string(), "BODYEOB: the filter sent 'O', which has no place here");
     }

@@ -2,6 +2,7 @@
 
 use super::envelope::Mailbox;
 use super::message::Header;
+use crate::count::Count;
 use crate::protocol::command::encode;
 use crate::protocol::{Kind, Peer};
 
@@ -78,7 +79,7 @@ impl Request<'_> {
             Self::Mail(mailbox) | Self::Rcpt(mailbox) => mailbox.for_filter().join(&b' '),
             Self::Header(header) => [header.name(), b": ", &header.value_for_filter(leading_space)].concat(),
             Self::Unknown(line) => line.to_vec(),
-            Self::Body(piece) => format!("{} bytes", piece.len()).into_bytes(),
+            Self::Body(piece) => Count(piece.len(), "byte").to_string().into_bytes(),
             Self::Data | Self::EndOfHeader | Self::EndOfMessage => Vec::new(),
         }
     }

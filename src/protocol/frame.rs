@@ -1,6 +1,8 @@
 //! Frames: a length, a command byte, a payload (contract 1.1). This file finds the first frame in received
 //! bytes and appends frames to bytes to be sent; what a payload means is not its business.
 
+use crate::count::Count;
+
 /// Bytes of the length field in front of every frame.
 pub const LENGTH_FIELD: usize = 4;
 
@@ -38,7 +40,7 @@ impl std::fmt::Display for FrameError {
         match self {
             Self::Empty => f.write_str("frame of length 0"),
             Self::TooLong { payload, max } => {
-                write!(f, "frame with {payload} bytes of data, the limit is {max}")
+                write!(f, "frame with {} of data, the limit is {max}", Count(*payload, "byte"))
             }
         }
     }

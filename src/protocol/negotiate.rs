@@ -3,6 +3,7 @@
 
 use super::flags::{Actions, Steps};
 use super::state::Stage;
+use crate::count::Count;
 
 /// The newest protocol version that this library speaks.
 pub const VERSION: u32 = 6;
@@ -58,7 +59,9 @@ pub enum Refusal {
 impl std::fmt::Display for Refusal {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Short { length } => write!(f, "negotiation: {length} bytes, at least 12 are needed"),
+            Self::Short { length } => {
+                write!(f, "negotiation: {}, at least 12 are needed", Count(*length, "byte"))
+            }
             Self::Version(version) => write!(
                 f,
                 "negotiation: the MTA speaks protocol version {version}, {OLDEST_VERSION} is the oldest known"

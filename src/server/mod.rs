@@ -8,6 +8,7 @@ pub mod settings;
 pub mod signals;
 mod waiting_room;
 
+use crate::count::Count;
 use crate::log;
 use crate::session::Filter;
 use crate::sys::signal::ignore_sigpipe;
@@ -115,8 +116,8 @@ impl<F: Filter> Supervisor<'_, F> {
             log::error(
                 name,
                 format_args!(
-                    "{} sessions are stuck in a callback and are left behind",
-                    self.engine.live_sessions()
+                    "{} left behind, stuck in a callback",
+                    Count(self.engine.live_sessions(), "session")
                 ),
             );
             self.engine.abandon();

@@ -7,6 +7,7 @@ pub mod filter;
 pub mod link;
 pub mod shutdown;
 
+use crate::count::Count;
 use crate::log;
 use crate::protocol::negotiate::{Answers, agree};
 use crate::protocol::{
@@ -290,8 +291,8 @@ impl Session {
 
     #[cold]
     fn log_command<F: Filter>(&self, filter: &F, kind: Kind, length: usize) {
-        let command = kind.name();
-        log::debug(filter.name(), format_args!("{command} with {length} bytes at stage {:?}", self.stage));
+        let (command, data) = (kind.name(), Count(length, "byte"));
+        log::debug(filter.name(), format_args!("{command} with {data} at stage {:?}", self.stage));
     }
 
     /// Makes the move to `target` legal (contract 1.6); `false` if the command is to be dropped.

@@ -178,7 +178,7 @@ fn a_callback_that_is_stuck_is_logged_and_left_behind() {
     assert_eq!(filter.count("close 2"), 1);
     assert_eq!(filter.count("close 1"), 0);
     assert_eq!(filter.log().len(), 1, "{output:#?}");
-    assert!(filter.log()[0].starts_with("3 steered: 1 session"), "{output:#?}");
+    assert!(filter.log()[0].starts_with("3 steered: 1 session left behind"), "{output:#?}");
     assert_eq!(output.last().unwrap(), "main 0");
 }
 
@@ -200,7 +200,7 @@ fn a_connection_that_is_accepted_during_the_stop_is_waited_for() {
     let output = filter.end();
     assert_eq!(output[place(&output, "main 0")..], ["main 0", "waiting"], "{output:#?}");
     assert_eq!(filter.log().len(), 1, "{output:#?}");
-    assert!(filter.log()[0].starts_with("3 steered: 1 session"), "{output:#?}");
+    assert!(filter.log()[0].starts_with("3 steered: 1 session left behind"), "{output:#?}");
 }
 
 #[test]
