@@ -5,6 +5,7 @@ use super::{Filter, Mta, program};
 use crate::support::Library;
 use milter::protocol::Kind;
 use std::process::Command;
+use std::time::Duration;
 
 #[test]
 fn a_short_life_without_an_error() {
@@ -15,6 +16,11 @@ fn a_short_life_without_an_error() {
         .env("LD_LIBRARY_PATH", Library::Ours.dir());
     let steps = ["register", "conn=unix:{dir}/s", "timeout=4", "main", "open=1", "main"];
     let mut filter = Filter::start_with(command, &steps);
+    // The start of valgrind alone costs so much that a busy machine may need more than a test's patience for it.
+    while filter.count("register 0") == 0 {
+        assert!(filter.daemon.ended().is_none(), "{:?}", filter.output());
+        std::thread::sleep(Duration::from_millis(5));
+    }
     for round in 0..2 {
         filter.wait_for_count("main 0", round);
         let mut whole = Mta::order(&filter, "half-full");
