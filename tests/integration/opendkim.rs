@@ -1,5 +1,6 @@
 //! Debian's OpenDKIM, unmodified, on our library: it signs what a real mail server hands it, and dkimpy, which has
-//! nothing in common with it, verifies the signature.
+//! nothing in common with it, verifies the signature. What counts here is what leaves the server, Postfix or Sendmail;
+//! `filters/opendkim.rs` runs OpenDKIM as a service, in both its modes.
 
 use std::fs;
 use std::io::Write;

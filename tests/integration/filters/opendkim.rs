@@ -1,4 +1,5 @@
-//! opendkim: signs as a daemon that restarts itself, verifies in the foreground.
+//! opendkim: signs as a daemon that restarts itself, verifies in the foreground. That others find its signatures valid,
+//! under Sendmail too, is shown in `tests/integration/opendkim.rs`.
 
 use super::mail::Mail;
 use super::{compare, mask};
