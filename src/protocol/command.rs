@@ -8,37 +8,38 @@ use super::text::{Arguments, Text, find_nul};
 
 /// What a command byte means: `SMFIC_*`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u8)]
 pub enum Kind {
-    /// `O` SMFIC_OPTNEG: negotiation
-    Negotiate,
-    /// `D` SMFIC_MACRO: macro definitions for a stage
-    Macro,
-    /// `C` SMFIC_CONNECT: an SMTP client has connected
-    Connect,
-    /// `H` SMFIC_HELO: HELO or EHLO
-    Helo,
-    /// `M` SMFIC_MAIL: MAIL FROM
-    Mail,
-    /// `R` SMFIC_RCPT: RCPT TO
-    Rcpt,
-    /// `T` SMFIC_DATA: DATA
-    Data,
-    /// `L` SMFIC_HEADER: one header field
-    Header,
-    /// `N` SMFIC_EOH: the end of the header
-    EndOfHeader,
-    /// `B` SMFIC_BODY: a piece of the body
-    Body,
-    /// `E` SMFIC_BODYEOB: the end of the message, perhaps with a last piece of the body
-    EndOfMessage,
-    /// `A` SMFIC_ABORT: the message is given up
-    Abort,
-    /// `U` SMFIC_UNKNOWN: an SMTP command that the MTA does not know
-    Unknown,
-    /// `Q` SMFIC_QUIT: the session is over
-    Quit,
-    /// `K` SMFIC_QUIT_NC: the session is over, the connection stays for a new one
-    QuitNewConnection,
+    /// SMFIC_OPTNEG: negotiation
+    Negotiate = b'O',
+    /// SMFIC_MACRO: macro definitions for a stage
+    Macro = b'D',
+    /// SMFIC_CONNECT: an SMTP client has connected
+    Connect = b'C',
+    /// SMFIC_HELO: HELO or EHLO
+    Helo = b'H',
+    /// SMFIC_MAIL: MAIL FROM
+    Mail = b'M',
+    /// SMFIC_RCPT: RCPT TO
+    Rcpt = b'R',
+    /// SMFIC_DATA: DATA
+    Data = b'T',
+    /// SMFIC_HEADER: one header field
+    Header = b'L',
+    /// SMFIC_EOH: the end of the header
+    EndOfHeader = b'N',
+    /// SMFIC_BODY: a piece of the body
+    Body = b'B',
+    /// SMFIC_BODYEOB: the end of the message, perhaps with a last piece of the body
+    EndOfMessage = b'E',
+    /// SMFIC_ABORT: the message is given up
+    Abort = b'A',
+    /// SMFIC_UNKNOWN: an SMTP command that the MTA does not know
+    Unknown = b'U',
+    /// SMFIC_QUIT: the session is over
+    Quit = b'Q',
+    /// SMFIC_QUIT_NC: the session is over, the connection stays for a new one
+    QuitNewConnection = b'K',
 }
 
 impl TryFrom<u8> for Kind {
@@ -68,23 +69,7 @@ impl TryFrom<u8> for Kind {
 
 impl From<Kind> for u8 {
     fn from(kind: Kind) -> Self {
-        match kind {
-            Kind::Negotiate => b'O',
-            Kind::Macro => b'D',
-            Kind::Connect => b'C',
-            Kind::Helo => b'H',
-            Kind::Mail => b'M',
-            Kind::Rcpt => b'R',
-            Kind::Data => b'T',
-            Kind::Header => b'L',
-            Kind::EndOfHeader => b'N',
-            Kind::Body => b'B',
-            Kind::EndOfMessage => b'E',
-            Kind::Abort => b'A',
-            Kind::Unknown => b'U',
-            Kind::Quit => b'Q',
-            Kind::QuitNewConnection => b'K',
-        }
+        kind as u8
     }
 }
 
