@@ -91,14 +91,16 @@ pub fn run(workshop: &Workshop, scenario: &Scenario, subjects: &[Subject], effor
         .map(|&subject| workshop.start(subject, Wants { cpu: Some(cpu::shared()), ..scenario.wants }, &[]))
         .collect();
     let _shared = SharedCpu::enter(scenario.polite).expect("a CPU to run on");
+    // Silences leave no time for more than a few messages.
+    let length = if scenario.silence.is_some() { 4 * effort.slice } else { effort.slice };
     for server in &servers {
-        slice(server, scenario, &script, effort.slice / 4);
+        slice(server, scenario, &script, length / 4);
     }
     let mut samples: Vec<Vec<Sample>> = subjects.iter().map(|_| Vec::new()).collect();
     for round in 0..effort.rounds {
         for turn in 0..servers.len() {
             let which = (round + turn) % servers.len();
-            samples[which].push(slice(&servers[which], scenario, &script, effort.slice));
+            samples[which].push(slice(&servers[which], scenario, &script, length));
         }
     }
     let debian = subjects.iter().position(|&s| s == Subject::Debian).expect("what the ratios are to");
