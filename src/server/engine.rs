@@ -6,8 +6,8 @@
 //! ready waits behind a callback.
 //!
 //! A thread serves its session by blocking reads for as long as the MTA talks: that is the fewest system calls. But
-//! only a few threads may linger so. When more sessions are busy at once, the others go back to the waiting room
-//! after each command: there is a call or two more then, but no switch of threads for every command.
+//! when it is crowded, that is, when many sessions talk at once, they all go back to the waiting room after each
+//! command: there is a call or two more then, but no switch of threads for every command.
 
 use super::Event;
 use super::listener::{LONGEST_WAIT, Listener};
@@ -15,7 +15,7 @@ use super::reserve::Reserve;
 use super::settings::{Settings, Threads};
 use super::waiting_room::{Seat, WaitingRoom};
 use crate::log;
-use crate::session::{Buffers, Context, Filter, Link, MOMENT, Patience, Pause, Session, Shutdown};
+use crate::session::{Buffers, Context, Filter, Link, MOMENT, Pause, Session, Shutdown};
 use crate::sys::epoll::Epoll;
 use crate::sys::event::Event as Flag;
 use crate::sys::socket::Socket;
@@ -29,7 +29,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 /// How long a thread waits for work before it ends, if another one is waiting too.
@@ -48,8 +48,8 @@ const LONGEST_LOOK: Duration = Duration::from_secs(10);
 /// of reading freed memory.
 const REMEMBERED: usize = 256;
 
-/// At least so many threads may linger with a session between two commands.
-const LEAST_LINGERING: usize = 4;
+/// It is not crowded with so many sessions for each processor.
+const UNCROWDED: usize = 2;
 
 /// At least so many threads may wait in the poller.
 const LEAST_WATCHERS: usize = 2;
@@ -84,10 +84,12 @@ struct Shared<F> {
     enough_watchers: usize,
     /// The others.
     reserve: Reserve,
-    /// Threads that linger with a session.
-    lingering: AtomicUsize,
-    /// How many may.
-    most_lingering: usize,
+    /// Sessions that a thread works for.
+    talking: AtomicUsize,
+    /// With more of them it is crowded.
+    most_uncrowded: usize,
+    /// Whether it is, or was until a thread had nothing to do for a while.
+    crowded: AtomicBool,
     /// Sessions that have not ended.
     live: AtomicUsize,
     next_token: AtomicU64,
@@ -144,8 +146,9 @@ impl<F: Filter> Engine<F> {
             idle_watchers: AtomicUsize::new(0),
             enough_watchers: LEAST_WATCHERS.max(processors),
             reserve: Reserve::default(),
-            lingering: AtomicUsize::new(0),
-            most_lingering: LEAST_LINGERING.max(2 * processors),
+            talking: AtomicUsize::new(0),
+            most_uncrowded: UNCROWDED * processors,
+            crowded: AtomicBool::new(false),
             live: AtomicUsize::new(0),
             next_token: AtomicU64::new(CLOSING + 1),
             last_complaint: Mutex::default(),
@@ -284,6 +287,9 @@ fn work<F: Filter>(shared: &Arc<Shared<F>>, alive: &Sender<Infallible>, role: Ro
             }
             Work::Nothing => {
                 buffers = Buffers::default();
+                if role == Role::Watcher {
+                    shared.crowded.store(false, Ordering::Relaxed);
+                }
                 // One of the waiting threads stays.
                 let leave = |idle: usize| (idle > 1).then(|| idle - 1);
                 if idle.fetch_update(Ordering::SeqCst, Ordering::SeqCst, leave).is_ok() {
@@ -416,19 +422,20 @@ impl<F: Filter> Shared<F> {
         if self.settings.threads == Threads::PerSession {
             return caught(|| session.run_to_end(filter, buffers));
         }
-        let may_linger = |lingering: usize| (lingering < self.most_lingering).then(|| lingering + 1);
-        let lingers = self.lingering.fetch_update(Ordering::Relaxed, Ordering::Relaxed, may_linger).is_ok();
-        let patience = if lingers { Patience::Moment } else { Patience::None };
-        let pause = caught(|| session.run(filter, buffers, patience, seat.expired));
-        if lingers {
-            self.lingering.fetch_sub(1, Ordering::Relaxed);
+        if self.talking.fetch_add(1, Ordering::Relaxed) >= self.most_uncrowded {
+            self.crowded.store(true, Ordering::Relaxed);
         }
+        let pause = caught(|| session.run(filter, buffers, &self.crowded, seat.expired));
+        self.talking.fetch_sub(1, Ordering::Relaxed);
         pause
     }
 
     /// Leaves a silent session in the waiting room, unless it has to go on at once.
     fn seat(&self, mut seat: Seat) -> Result<(), Box<Seat>> {
-        seat.session.shrink();
+        if !self.crowded.load(Ordering::Relaxed) {
+            // Else it need not be silent: it will be back in an instant.
+            seat.session.shrink();
+        }
         let (token, known, link) = (seat.token, seat.registered, Arc::clone(seat.session.link()));
         let deadline = link.silence_deadline();
         loop {

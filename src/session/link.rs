@@ -43,21 +43,12 @@ pub struct Link {
     shutdown: Arc<Shutdown>,
 }
 
-/// Whether to wait for an MTA that has nothing to say yet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Patience {
-    /// No: somebody else watches the connection.
-    None,
-    /// For a [`MOMENT`].
-    Moment,
-}
-
 /// What waiting for the MTA has brought.
 #[derive(Debug)]
 pub enum Arrival {
     /// More bytes are in the inbox.
     Bytes,
-    /// Nothing, within the patience, and no frame is under way.
+    /// Nothing, and no frame is under way.
     Silence,
     /// The session is to end because the process stops.
     Shutdown,
@@ -94,13 +85,14 @@ impl Link {
         &self.shutdown
     }
 
-    /// Waits for bytes. A frame that has begun must be complete before `frame_deadline`, which this
-    /// function sets when it sees the first part of a frame.
+    /// Receives bytes; if none have come, waits for a [`MOMENT`], or with `at_once` not at all. But a frame that has
+    /// begun is waited for: it must be complete before `frame_deadline`, which this function sets when it sees the
+    /// first part of a frame.
     #[inline]
     pub(super) fn receive(
         &self,
         inbox: &mut Inbox,
-        patience: Patience,
+        at_once: bool,
         in_message: bool,
         frame_deadline: &mut Option<Instant>,
     ) -> Arrival {
@@ -108,10 +100,8 @@ impl Link {
             let deadline = *frame_deadline.get_or_insert_with(|| Instant::now() + self.timeouts.frame);
             return self.receive_until(inbox, in_message, deadline);
         }
-        let received = match patience {
-            Patience::Moment => self.socket.receive(inbox.room()),
-            Patience::None => self.socket.try_receive(inbox.room()),
-        };
+        let room = inbox.room();
+        let received = if at_once { self.socket.try_receive(room) } else { self.socket.receive(room) };
         match received {
             Ok(0) => Arrival::Closed,
             Ok(count) => {

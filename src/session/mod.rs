@@ -17,10 +17,11 @@ use crate::protocol::{
 pub use context::Context;
 pub use filter::{Filter, Verdict};
 use link::Arrival;
-pub use link::{Inbox, Link, MOMENT, Patience, Timeouts};
+pub use link::{Inbox, Link, MOMENT, Timeouts};
 pub use shutdown::Shutdown;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 /// What a thread lends to the session that it serves.
@@ -142,17 +143,18 @@ impl Session {
     }
 
     /// Serves the MTA until it is silent or the session ends. Call it when there is something to read, when
-    /// [`Self::must_end`], or, with `expired`, when the silence has lasted too long.
+    /// [`Self::must_end`], or, with `expired`, when the silence has lasted too long. The MTA may be silent for a
+    /// [`MOMENT`], but while it is `crowded` every pause counts: the thread has other sessions to work for.
     pub fn run<F: Filter>(
         &mut self,
         filter: &F,
         buffers: &mut Buffers,
-        patience: Patience,
+        crowded: &AtomicBool,
         expired: bool,
     ) -> Pause {
         self.ctx.lend_outbox(std::mem::take(&mut buffers.outbox));
         let result =
-            if expired { Err(End::TimedOut) } else { self.serve(filter, &mut buffers.inbox, patience) };
+            if expired { Err(End::TimedOut) } else { self.serve(filter, &mut buffers.inbox, crowded) };
         let pause = match result {
             Ok(()) => Pause::Silent,
             Err(end) => {
@@ -168,7 +170,7 @@ impl Session {
     /// [`Self::run`] for a thread that has nothing else to do: waits through silences, up to the timeout.
     pub fn run_to_end<F: Filter>(&mut self, filter: &F, buffers: &mut Buffers) -> Pause {
         let mut expired = false;
-        while self.run(filter, buffers, Patience::Moment, expired) == Pause::Silent {
+        while self.run(filter, buffers, &AtomicBool::new(false), expired) == Pause::Silent {
             self.shrink();
             buffers.inbox.release();
             expired = !self.wait(self.link.silence_deadline());
@@ -187,14 +189,15 @@ impl Session {
     }
 
     /// The walk of one packet, over and over. `Ok` when the MTA is silent.
-    fn serve<F: Filter>(&mut self, filter: &F, inbox: &mut Inbox, patience: Patience) -> Result<(), End> {
+    fn serve<F: Filter>(&mut self, filter: &F, inbox: &mut Inbox, crowded: &AtomicBool) -> Result<(), End> {
         inbox.prepare().map_err(End::Broken)?;
+        let mut at_once = crowded.load(Ordering::Relaxed);
         loop {
             if self.must_end() {
                 return Err(End::Shutdown);
             }
             let in_message = self.stage.in_message();
-            match self.link.receive(inbox, patience, in_message, &mut self.frame_deadline) {
+            match self.link.receive(inbox, at_once, in_message, &mut self.frame_deadline) {
                 Arrival::Bytes => self.work_off(filter, inbox)?,
                 Arrival::Silence => return Ok(()),
                 Arrival::Shutdown => return Err(End::Shutdown),
@@ -203,7 +206,8 @@ impl Session {
                 Arrival::Broken(_) if self.is_unused() => return Err(End::Unused),
                 Arrival::Broken(error) => return Err(broken(error)),
             }
-            if patience == Patience::None && inbox.is_empty() {
+            at_once = crowded.load(Ordering::Relaxed);
+            if at_once && inbox.is_empty() {
                 return Ok(());
             }
         }

@@ -135,14 +135,14 @@ impl Conversation {
     /// The MTA sends these bytes; the session takes them.
     fn say(&mut self, bytes: &[u8], buffers: &mut Buffers) -> Pause {
         self.mta.write_all(bytes).unwrap();
-        self.session.run(&self.filter, buffers, Patience::Moment, false)
+        self.session.run(&self.filter, buffers, &AtomicBool::new(false), false)
     }
 
     /// The MTA sends its last bytes and listens on; the session takes them and ends.
     fn say_last(&mut self, bytes: &[u8], buffers: &mut Buffers) {
         self.mta.write_all(bytes).unwrap();
         self.mta.shutdown(Half::Write).unwrap();
-        assert_eq!(self.session.run(&self.filter, buffers, Patience::Moment, false), Pause::Ended);
+        assert_eq!(self.session.run(&self.filter, buffers, &AtomicBool::new(false), false), Pause::Ended);
     }
 
     /// The kinds of all frames that the MTA has been sent so far and has not read yet.
@@ -381,7 +381,10 @@ fn a_silence_that_lasts_too_long_aborts_and_closes() {
     let mut conversation = Conversation::with_continuing_filter();
     let buffers = &mut Buffers::default();
     assert_eq!(conversation.say(&frames(&[OPTNEG, CONNECT, HELO, MAIL]), buffers), Pause::Silent);
-    assert_eq!(conversation.session.run(&conversation.filter, buffers, Patience::Moment, true), Pause::Ended);
+    assert_eq!(
+        conversation.session.run(&conversation.filter, buffers, &AtomicBool::new(false), true),
+        Pause::Ended
+    );
     assert_eq!(conversation.seen(), "negotiate connect helo mail abort close");
 }
 
@@ -409,7 +412,7 @@ fn an_abort_ends_everything_once() {
         conversation.shutdown.abort();
         assert!(conversation.session.must_end());
         assert_eq!(
-            conversation.session.run(&conversation.filter, buffers, Patience::Moment, false),
+            conversation.session.run(&conversation.filter, buffers, &AtomicBool::new(false), false),
             Pause::Ended
         );
         assert!(conversation.seen().ends_with(end), "{}", conversation.seen());
@@ -492,9 +495,9 @@ fn a_broken_connection_is_noticed_even_when_nothing_is_left_to_say() {
     let buffers = &mut Buffers::default();
     let mut session = Session::new(link.unwrap(), frame::DEFAULT_MAX_PAYLOAD, buffers);
     (&mta).write_all(&frames(&[OPTNEG, CONNECT, HELO])).unwrap();
-    assert_eq!(session.run(&filter, buffers, Patience::Moment, false), Pause::Silent);
+    assert_eq!(session.run(&filter, buffers, &AtomicBool::new(false), false), Pause::Silent);
     ours.shutdown(Half::Write).unwrap();
     (&mta).write_all(&frames(&[MAIL])).unwrap();
-    assert_eq!(session.run(&filter, buffers, Patience::Moment, false), Pause::Ended);
+    assert_eq!(session.run(&filter, buffers, &AtomicBool::new(false), false), Pause::Ended);
     assert_eq!(filter.seen.lock().join(" "), "negotiate connect helo mail abort close");
 }

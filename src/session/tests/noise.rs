@@ -92,7 +92,7 @@ fn random_bytes_never_break_a_session() {
         conversation.mta.write_all(&bytes).unwrap();
         conversation.mta.shutdown(Half::Write).unwrap();
         assert_eq!(
-            conversation.session.run(&conversation.filter, buffers, Patience::Moment, false),
+            conversation.session.run(&conversation.filter, buffers, &AtomicBool::new(false), false),
             Pause::Ended
         );
         check_order(&conversation.seen());
@@ -126,20 +126,22 @@ fn where_the_bytes_are_cut_makes_no_difference() {
         let (seen, heard) = (whole.seen(), whole.heard());
 
         // A thread of its own; and one that has other things to do whenever there is nothing to read.
-        for patience in [Patience::Moment, Patience::None] {
+        for crowded in [false, true] {
             let mut pieces = Conversation::new(moody(round));
             let mta = pieces.mta.try_clone().unwrap();
             std::thread::scope(|scope| {
                 scope.spawn(|| send_cut(mta, &bytes, &cuts));
                 let buffers = &mut Buffers::default();
-                while pieces.session.run(&pieces.filter, buffers, patience, false) == Pause::Silent {
+                while pieces.session.run(&pieces.filter, buffers, &AtomicBool::new(crowded), false)
+                    == Pause::Silent
+                {
                     assert!(buffers.inbox.is_empty() && buffers.outbox.is_empty());
                     pieces.session.shrink();
                     pieces.session.link().wait(true, pieces.session.link().silence_deadline());
                 }
             });
-            assert_eq!(pieces.seen(), seen, "{patience:?}");
-            assert_eq!(pieces.heard(), heard, "{patience:?}");
+            assert_eq!(pieces.seen(), seen, "crowded: {crowded}");
+            assert_eq!(pieces.heard(), heard, "crowded: {crowded}");
         }
     }
 }

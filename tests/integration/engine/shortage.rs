@@ -205,7 +205,7 @@ fn a_session_that_the_poller_does_not_take_times_out_like_any_other() {
     assert_eq!(filter.log(), [UNWATCHED, "3 steered: timed out waiting for the MTA, session ended"]);
 }
 
-/// There are more of them than threads that may linger with a session.
+/// There are so many of them that it is crowded.
 #[test]
 fn sessions_that_the_poller_does_not_take_may_finish_their_messages() {
     const SESSIONS: usize = 40;
