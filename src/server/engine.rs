@@ -10,6 +10,7 @@
 //! command: there is a call or two more then, but no switch of threads for every command.
 
 use super::Event;
+use super::crowd::{Counted, Crowd};
 use super::listener::{LONGEST_WAIT, Listener};
 use super::reserve::Reserve;
 use super::settings::{Settings, Threads};
@@ -29,7 +30,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 /// How long a thread waits for work before it ends, if another one is waiting too.
@@ -48,8 +49,8 @@ const LONGEST_LOOK: Duration = Duration::from_secs(10);
 /// of reading freed memory.
 const REMEMBERED: usize = 256;
 
-/// It is not crowded with so many sessions for each processor.
-const UNCROWDED: usize = 2;
+/// So many sessions that talk at once are few, for each processor.
+const FEW: usize = 2;
 
 /// At least so many threads may wait in the poller.
 const LEAST_WATCHERS: usize = 2;
@@ -84,12 +85,7 @@ struct Shared<F> {
     enough_watchers: usize,
     /// The others.
     reserve: Reserve,
-    /// Sessions that a thread works for.
-    talking: AtomicUsize,
-    /// With more of them it is crowded.
-    most_uncrowded: usize,
-    /// Whether it is, or was until a thread had nothing to do for a while.
-    crowded: AtomicBool,
+    crowd: Crowd,
     /// Sessions that have not ended.
     live: AtomicUsize,
     next_token: AtomicU64,
@@ -146,9 +142,7 @@ impl<F: Filter> Engine<F> {
             idle_watchers: AtomicUsize::new(0),
             enough_watchers: LEAST_WATCHERS.max(processors),
             reserve: Reserve::default(),
-            talking: AtomicUsize::new(0),
-            most_uncrowded: UNCROWDED * processors,
-            crowded: AtomicBool::new(false),
+            crowd: Crowd::new(FEW * processors),
             live: AtomicUsize::new(0),
             next_token: AtomicU64::new(CLOSING + 1),
             last_complaint: Mutex::default(),
@@ -287,9 +281,6 @@ fn work<F: Filter>(shared: &Arc<Shared<F>>, alive: &Sender<Infallible>, role: Ro
             }
             Work::Nothing => {
                 buffers = Buffers::default();
-                if role == Role::Watcher {
-                    shared.crowded.store(false, Ordering::Relaxed);
-                }
                 // One of the waiting threads stays.
                 let leave = |idle: usize| (idle > 1).then(|| idle - 1);
                 if idle.fetch_update(Ordering::SeqCst, Ordering::SeqCst, leave).is_ok() {
@@ -372,6 +363,7 @@ impl<F: Filter> Shared<F> {
                     session: Session::new(link, limits.max_payload(), buffers),
                     registered: false,
                     expired: false,
+                    counted: Counted::default(),
                 },
                 buffers,
             ),
@@ -411,6 +403,7 @@ impl<F: Filter> Shared<F> {
             // A forked child may hold the connection open, and then closing it here is not enough.
             self.poller.remove(seat.session.link().as_fd());
         }
+        self.crowd.forget(seat.counted);
         self.remember(Arc::clone(seat.session.context()));
         drop(seat);
         self.session_ended();
@@ -422,22 +415,22 @@ impl<F: Filter> Shared<F> {
         if self.settings.threads == Threads::PerSession {
             return caught(|| session.run_to_end(filter, buffers));
         }
-        if self.talking.fetch_add(1, Ordering::Relaxed) >= self.most_uncrowded {
-            self.crowded.store(true, Ordering::Relaxed);
-        }
-        let pause = caught(|| session.run(filter, buffers, &self.crowded, seat.expired));
-        self.talking.fetch_sub(1, Ordering::Relaxed);
+        let crowded = self.crowd.begin();
+        let pause = caught(|| session.run(filter, buffers, crowded, seat.expired));
+        self.crowd.finish();
         pause
     }
 
     /// Leaves a silent session in the waiting room, unless it has to go on at once.
     fn seat(&self, mut seat: Seat) -> Result<(), Box<Seat>> {
-        if !self.crowded.load(Ordering::Relaxed) {
+        let now = Instant::now();
+        self.crowd.count(&mut seat.counted, now);
+        if !self.crowd.is_crowded() {
             // Else it need not be silent: it will be back in an instant.
             seat.session.shrink();
         }
         let (token, known, link) = (seat.token, seat.registered, Arc::clone(seat.session.link()));
-        let deadline = link.silence_deadline();
+        let deadline = link.silence_deadline(now);
         loop {
             {
                 let mut waiting_room = self.waiting_room.lock();

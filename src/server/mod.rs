@@ -1,5 +1,6 @@
 //! The process: where it listens, its threads, how it stops. [`serve`] is what smfi_main does.
 
+mod crowd;
 pub mod endpoint;
 pub mod engine;
 pub mod listener;

@@ -1,5 +1,6 @@
 //! Sessions whose MTA is silent: they need no thread, no buffers, only their place here and in the poller.
 
+use super::crowd::Counted;
 use crate::session::Session;
 use std::collections::HashMap;
 use std::time::Instant;
@@ -15,6 +16,8 @@ pub struct Seat {
     pub registered: bool,
     /// Whether the MTA was silent for too long.
     pub expired: bool,
+    /// What the crowd knows of it.
+    pub counted: Counted,
 }
 
 /// The silent sessions, and when each of them will have been silent for too long.

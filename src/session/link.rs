@@ -70,9 +70,9 @@ impl Link {
         Ok(Self { socket, timeouts, shutdown })
     }
 
-    /// When a silence that has lasted for a [`MOMENT`] will have been too long.
-    pub fn silence_deadline(&self) -> Instant {
-        Instant::now() + self.timeouts.silence.saturating_sub(MOMENT)
+    /// When a silence will have been too long that, `now`, has lasted for a [`MOMENT`].
+    pub fn silence_deadline(&self, now: Instant) -> Instant {
+        now + self.timeouts.silence.saturating_sub(MOMENT)
     }
 
     /// Hears nothing more from the MTA: the connection counts as readable from now on, and at its end.

@@ -173,7 +173,7 @@ impl Session {
         while self.run(filter, buffers, &AtomicBool::new(false), expired) == Pause::Silent {
             self.shrink();
             buffers.inbox.release();
-            expired = !self.wait(self.link.silence_deadline());
+            expired = !self.wait(self.link.silence_deadline(Instant::now()));
         }
         Pause::Ended
     }

@@ -2,7 +2,7 @@
 //! alike in every run.
 
 use super::*;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A small generator of numbers, the same ones in every run (Marsaglia's xorshift).
 struct Dice(u64);
@@ -137,7 +137,7 @@ fn where_the_bytes_are_cut_makes_no_difference() {
                 {
                     assert!(buffers.inbox.is_empty() && buffers.outbox.is_empty());
                     pieces.session.shrink();
-                    pieces.session.link().wait(true, pieces.session.link().silence_deadline());
+                    pieces.session.link().wait(true, pieces.session.link().silence_deadline(Instant::now()));
                 }
             });
             assert_eq!(pieces.seen(), seen, "crowded: {crowded}");
