@@ -10,6 +10,22 @@ use std::sync::{Mutex, PoisonError};
 /// Held while `make` puts the library together in the build directory of the tests.
 static MAKING: Mutex<()> = Mutex::new(());
 
+/// Where somebody clones the repository, its name is in the path of everything, and perhaps a space.
+#[test]
+fn the_demonstration_names_the_library_that_the_filter_has() {
+    let _alone = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
+    run(&mut make(&["-s", "all"]));
+    let dir = temp_dir();
+    let (built, clone) = (release_dir().join(".."), dir.path().join("my libmilter-rs"));
+    for file in ["lib/libmilter.so.1.0.1", "examples/edit-message", "release/milter-send"] {
+        fs::create_dir_all(clone.join(file).parent().unwrap()).unwrap();
+        fs::copy(built.join(file), clone.join(file)).unwrap();
+    }
+    let demo = stdout(Command::new(repository().join("examples-c/demo")).arg(&clone));
+    let library = format!("library  {}/lib/libmilter.so.1.0.1\n", clone.display());
+    assert!(demo.contains(&library), "{demo}");
+}
+
 /// `make` with the build directory of the tests, where all is built already.
 fn make(arguments: &[&str]) -> Command {
     let mut command = Command::new("make");
