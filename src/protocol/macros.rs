@@ -244,6 +244,19 @@ mod tests {
     }
 
     #[test]
+    fn another_session_gets_the_memory_but_no_definition() {
+        let mut store = MacroStore::default();
+        store.define(MacroStage::Connect, b"j\0mx\0");
+        store.define(MacroStage::EndOfMessage, &[&b"i\0"[..], &[b'x'; 100_000], b"\0"].concat());
+        let memory = |store: &MacroStore| store.stages.iter().map(Vec::capacity).sum::<usize>();
+        let mut store = store.recycled();
+        assert!(get(&mut store, "j").is_none() && get(&mut store, "i").is_none());
+        assert!((5..2000).contains(&memory(&store)), "{}", memory(&store));
+        store.release();
+        assert_eq!(memory(&store), 0);
+    }
+
+    #[test]
     fn an_unpaired_name_hides_older_values() {
         let mut store = MacroStore::default();
         store.define(MacroStage::Connect, b"a\x001\0");

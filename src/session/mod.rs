@@ -228,14 +228,14 @@ impl Session {
             };
             let reply = self.take(filter, kind, frame.payload)?;
             if inbox.is_empty() {
-                return self.ctx.answer(reply, true).map_err(|error| broken(error.into()));
+                return self.ctx.answer(reply, true).map_err(broken);
             }
-            self.ctx.answer(reply, false).map_err(|error| broken(error.into()))?;
+            self.ctx.answer(reply, false).map_err(broken)?;
             if self.must_end() {
                 return Err(End::Shutdown);
             }
         }
-        self.ctx.answer(None, true).map_err(|error| broken(error.into()))
+        self.ctx.answer(None, true).map_err(broken)
     }
 
     /// Takes one command: advance, dispatch; the reply to it, unless it has none or a longer one is in the outbox.
@@ -479,7 +479,9 @@ fn malformed(error: Malformed) -> End {
     End::Malformed(error)
 }
 
-fn broken(error: io::Error) -> End {
+#[cold]
+fn broken(error: impl Into<io::Error>) -> End {
+    let error = error.into();
     match error.kind() {
         io::ErrorKind::TimedOut => End::TimedOut,
         io::ErrorKind::ConnectionAborted => End::Shutdown,
