@@ -1,161 +1,230 @@
-//! The threads that serve sessions.
+//! How connections become sessions, and which thread serves them: accept, serve, end.
 //!
-//! Idle threads wait where work arrives: acceptors in accept(2), watchers in the poller that knows the silent
-//! sessions. The system wakes one thread for each piece of work, so no thread hands work to another. Before the
-//! last idle thread of a kind takes up work it starts another one: somebody is always waiting, and nothing that is
-//! ready waits behind a callback.
+//! Acceptors wait in accept(2) and serve what they accept; workers wait for parked sessions that go on. Either serves
+//! its session by blocking reads for as long as the MTA talks: that is the fewest system calls. A session that is silent
+//! for [`PARK_AFTER`] is parked.
 //!
-//! A thread serves its session by blocking reads for as long as the MTA talks: that is the fewest system calls. But
-//! when it is crowded, that is, when many sessions talk at once, they all go back to the waiting room after each
-//! command: there is a call or two more then, but no switch of threads for every command.
+//! When many sessions talk at once, waiting for each of them in a thread of its own would cost a switch of threads for
+//! every command. Then all are parked after each command, and one worker serves those that have spoken, a batch at a time.
+//! A session whose callback has once held up a batch is slow: it gets a thread of its own until it falls silent.
 
-use super::Event;
-use super::crowd::{Counted, Crowd};
-use super::listener::{LONGEST_WAIT, Listener};
-use super::reserve::Reserve;
+use super::event::Event;
+use super::listener::Listener;
+use super::load::{Counted, LoadGauge};
+use super::parking::{NotParked, Parkable, Parking, Place};
+use super::poller::EpollPoller;
+use super::pool::{Effort, Job, Pool, THREAD_IDLE_TIMEOUT, Turn, Waited};
 use super::settings::{Settings, Threads};
-use super::waiting_room::{Seat, WaitingRoom};
+use super::sync::ThreadGroup;
 use crate::log;
-use crate::session::{Buffers, Context, Filter, Link, MOMENT, Pause, Session, Shutdown};
-use crate::sys::epoll::Epoll;
-use crate::sys::event::Event as Flag;
+use crate::session::{Buffers, Cause, Context, Filter, Link, PARK_AFTER, Patience, Pause, Session, Shutdown};
+use crate::sys::epoll::Trigger;
 use crate::sys::socket::Socket;
-use crate::sys::thread::{self, Reaper};
 use crate::sys::{self, Interest};
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::Sender;
 use parking_lot::Mutex;
 use std::collections::VecDeque;
-use std::convert::Infallible;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-/// How long a thread waits for work before it ends, if another one is waiting too.
-const KEEP: Duration = LONGEST_WAIT;
-
 /// How long to wait before asking again for what the system has denied: a descriptor, or memory.
-const REST: Duration = Duration::from_millis(100);
+const RETRY_DELAY: Duration = Duration::from_millis(100);
 
 /// At most one complaint about a shortage in this time.
 const COMPLAIN_EVERY: Duration = Duration::from_secs(10);
 
-/// At least one look for expired sessions in this time: the timeout may have been changed meanwhile.
-const LONGEST_LOOK: Duration = Duration::from_secs(10);
+/// At least one sweep for expired sessions in this time: the timeout may have been changed meanwhile.
+const MAX_SWEEP_INTERVAL: Duration = Duration::from_secs(10);
 
 /// How many contexts of ended sessions are kept, so that a late call of a filter's helper thread fails instead
 /// of reading freed memory.
-const REMEMBERED: usize = 256;
+const TOMBSTONES: usize = 256;
 
-/// So many sessions that talk at once are few, for each processor.
-const FEW: usize = 2;
+/// So many sessions that talk at once, for each processor, have a thread each. With two or three connections batches would
+/// cost a quarter of the messages.
+const BLOCKING_PER_PROCESSOR: usize = 2;
 
-/// At least so many threads may wait in the poller.
-const LEAST_WATCHERS: usize = 2;
-
-/// The poller's token for "all watchers end"; sessions have higher ones.
-const CLOSING: u64 = 0;
-
-/// The server's handle on the threads.
+/// The server's handle on sessions and threads.
 pub struct Engine<F: Filter> {
     shared: Arc<Shared<F>>,
-    /// What each thread has a copy of, to start more.
-    alive: Sender<Infallible>,
-    /// Disconnected when the last thread has ended.
-    ended: Receiver<Infallible>,
+    acceptors: Arc<Pool<Acceptor<F>>>,
+    workers: Arc<Pool<Worker<F>>>,
+    threads: Arc<ThreadGroup>,
 }
 
-struct Shared<F> {
+/// What all threads use.
+struct Shared<F: Filter> {
     filter: F,
     settings: Settings,
     shutdown: Arc<Shutdown>,
     /// `None` once the server stops.
     listener: Mutex<Option<Arc<Listener>>>,
-    poller: Epoll,
-    waiting_room: Mutex<WaitingRoom>,
-    remembered: Mutex<VecDeque<Arc<Context>>>,
-    closing: Flag,
-    /// Threads that wait for connections, or will in an instant.
-    idle_acceptors: AtomicUsize,
-    /// Threads that wait for silent sessions, or will in an instant.
-    idle_watchers: AtomicUsize,
-    /// How many watchers wait in the poller; more only make it slower.
-    enough_watchers: usize,
-    /// The others.
-    reserve: Reserve,
-    crowd: Crowd,
+    parking: Parking<Connection, EpollPoller>,
+    load: LoadGauge,
     /// Sessions that have not ended.
     live: AtomicUsize,
-    next_token: AtomicU64,
+    tombstones: Mutex<VecDeque<Arc<Context>>>,
     last_complaint: Mutex<Option<Instant>>,
     events: Sender<Event>,
-    reaper: Reaper,
 }
 
-/// What a thread waits for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Role {
-    Acceptor,
-    Watcher,
+/// A session with what the engine knows of it.
+struct Connection {
+    session: Session,
+    place: Place,
+    counted: Counted,
+    /// A callback of it has held up a batch.
+    is_slow: bool,
 }
 
-/// What a thread has found.
-enum Work {
+impl Parkable for Connection {
+    fn place(&mut self) -> &mut Place {
+        &mut self.place
+    }
+
+    fn must_end(&self) -> bool {
+        self.session.must_end()
+    }
+}
+
+impl AsFd for Connection {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.session.link().as_fd()
+    }
+}
+
+/// The threads that wait for connections.
+struct Acceptor<F: Filter>(Arc<Shared<F>>);
+
+impl<F: Filter> Job for Acceptor<F> {
     /// A new connection, which counts as a session already.
-    Connection(Socket),
-    /// A silent session that has something to do.
-    Session(u64),
-    /// Nothing for a while.
-    Nothing,
-    /// The thread is not needed any more.
-    Over,
+    type Work = Socket;
+    type Kept = Buffers;
+
+    const MAX_WAITING: usize = usize::MAX;
+
+    fn wait(&self, _: Duration, found: &mut VecDeque<Socket>) -> Waited {
+        self.0.accept(found)
+    }
+
+    fn wake(&self) {
+        // An acceptor that waits, or is about to, closes the socket for good when it lets go of it.
+        if let Some(listener) = self.0.listener.lock().take() {
+            listener.refuse();
+        }
+    }
+
+    fn effort(&self, _: &Socket) -> Effort {
+        if self.0.serves_in_batches() { Effort::Short } else { Effort::Long }
+    }
+
+    fn work(&self, socket: Socket, turn: &Turn<'_>, buffers: &mut Buffers) {
+        self.0.begin(socket, turn, buffers);
+    }
+
+    fn thread_is_missing(&self) {
+        self.0.thread_is_missing();
+    }
+}
+
+/// The threads that wait for parked sessions.
+struct Worker<F: Filter>(Arc<Shared<F>>);
+
+impl<F: Filter> Job for Worker<F> {
+    /// A session that goes on.
+    type Work = (Box<Connection>, Cause);
+    type Kept = Buffers;
+
+    const MAX_WAITING: usize = 1;
+
+    fn wait(&self, time: Duration, found: &mut VecDeque<Self::Work>) -> Waited {
+        match self.0.parking.next(time, found) {
+            Ok(()) if found.is_empty() => Waited::Nothing,
+            Ok(()) => Waited::Found,
+            Err(error) => {
+                self.0.complain(format_args!("cannot wait for silent sessions: {error}"));
+                std::thread::sleep(RETRY_DELAY);
+                Waited::Found
+            }
+        }
+    }
+
+    fn wake(&self) {
+        self.0.parking.wake();
+    }
+
+    fn effort(&self, (connection, _): &Self::Work) -> Effort {
+        if self.0.serves_in_batches() && !connection.is_slow { Effort::Short } else { Effort::Long }
+    }
+
+    fn work(&self, (mut connection, cause): Self::Work, turn: &Turn<'_>, buffers: &mut Buffers) {
+        let manner = match turn.effort {
+            Effort::Short => Manner::Batch(turn),
+            Effort::Long => {
+                self.0.parking.disarm(&mut connection);
+                Manner::Blocking
+            }
+        };
+        self.0.serve(connection, cause, manner, buffers);
+    }
+
+    fn thread_is_missing(&self) {
+        self.0.thread_is_missing();
+    }
+}
+
+/// How a thread serves a session.
+#[derive(Clone, Copy)]
+enum Manner<'a> {
+    /// It waits for the next command.
+    Blocking,
+    /// Others have their turn after each command.
+    Batch(&'a Turn<'a>),
 }
 
 impl<F: Filter> Engine<F> {
     /// Starts to accept connections.
     ///
     /// # Errors
-    /// No descriptor or no thread is to be had.
+    /// No descriptor or no thread is left.
     pub fn start(
         filter: F,
         mut listener: Listener,
         settings: Settings,
         events: Sender<Event>,
     ) -> io::Result<Self> {
-        let poller = Epoll::new()?;
-        let closing = Flag::new()?;
-        poller.add_alarm(closing.as_fd(), CLOSING)?;
+        let poller = EpollPoller::new()?;
+        let shutdown = Arc::new(Shutdown::new()?);
         listener.prepare()?;
         let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let shared = Arc::new(Shared {
             filter,
             settings,
-            shutdown: Arc::new(Shutdown::new()?),
+            shutdown,
             listener: Mutex::new(Some(Arc::new(listener))),
-            poller,
-            waiting_room: Mutex::default(),
-            remembered: Mutex::default(),
-            closing,
-            idle_acceptors: AtomicUsize::new(0),
-            idle_watchers: AtomicUsize::new(0),
-            enough_watchers: LEAST_WATCHERS.max(processors),
-            reserve: Reserve::default(),
-            crowd: Crowd::new(FEW * processors),
+            parking: Parking::new(poller),
+            load: LoadGauge::new(BLOCKING_PER_PROCESSOR * processors),
             live: AtomicUsize::new(0),
-            next_token: AtomicU64::new(CLOSING + 1),
+            tombstones: Mutex::default(),
             last_complaint: Mutex::default(),
             events,
-            reaper: Reaper::default(),
         });
-        let (alive, ended) = crossbeam_channel::bounded(0);
-        let engine = Self { shared, alive, ended };
+        let threads = Arc::new(ThreadGroup::default());
+        let engine = Self {
+            acceptors: Pool::new(Acceptor(Arc::clone(&shared)), Arc::clone(&threads)),
+            workers: Pool::new(Worker(Arc::clone(&shared)), Arc::clone(&threads)),
+            shared,
+            threads,
+        };
         match engine.restock() {
             Ok(()) => Ok(engine),
             Err(error) => {
                 engine.stop();
-                engine.finish(KEEP);
+                engine.finish(THREAD_IDLE_TIMEOUT);
                 Err(error)
             }
         }
@@ -166,12 +235,8 @@ impl<F: Filter> Engine<F> {
     /// # Errors
     /// The system has no thread to give.
     pub fn restock(&self) -> io::Result<()> {
-        for role in [Role::Watcher, Role::Acceptor] {
-            if self.shared.idle(role).load(Ordering::SeqCst) == 0 {
-                enlist(&self.shared, &self.alive, role)?;
-            }
-        }
-        Ok(())
+        self.workers.restock()?;
+        self.acceptors.restock()
     }
 
     /// How many sessions have not ended.
@@ -197,124 +262,38 @@ impl<F: Filter> Engine<F> {
     }
 
     fn end_sessions(&self) {
-        // An acceptor that waits, or is about to, closes the socket for good when it lets go of it.
-        if let Some(listener) = self.shared.listener.lock().take() {
-            listener.refuse();
-        }
-        self.shared.waiting_room.lock().nudge_ending();
+        self.acceptors.close();
+        self.shared.parking.release_ending();
     }
 
     /// Ends sessions whose MTA was silent for too long; when to look again.
     pub fn expire_silent(&self) -> Instant {
         let silence = self.shared.settings.limits.timeouts().silence;
         let now = Instant::now();
-        // Each look costs time for every silent session, so there are not too many looks; a session that falls silent
+        // Each sweep costs time for every silent session, so there are not too many; a session that falls silent
         // from now on has nearly its whole timeout before it.
         let soonest = now + (silence / 64).clamp(Duration::from_millis(10), Duration::from_secs(1));
-        let latest = now + silence.saturating_sub(MOMENT).min(LONGEST_LOOK);
-        let next = self.shared.waiting_room.lock().expire(now);
+        let latest = now + silence.saturating_sub(PARK_AFTER).min(MAX_SWEEP_INTERVAL);
+        let next = self.shared.parking.expire(now);
         next.unwrap_or(latest).min(latest).max(soonest)
     }
 
     /// Ends all threads, and waits for them for at most `grace`. Threads that are stuck in a callback stay.
     pub fn finish(self, grace: Duration) {
-        self.shared.closing.raise();
-        self.shared.reserve.dismiss();
-        drop(self.alive);
-        // Nothing is ever sent: the end of the last thread disconnects the channel.
-        let _ = self.ended.recv_timeout(grace);
-        self.shared.reaper.join();
-    }
-}
-
-/// Lets one more thread wait for work: one from the reserve, or a new one.
-///
-/// # Errors
-/// The system has no thread to give.
-fn enlist<F: Filter>(shared: &Arc<Shared<F>>, alive: &Sender<Infallible>, role: Role) -> io::Result<()> {
-    // It is counted at once: before this thread goes on, it may have found work already.
-    shared.idle(role).fetch_add(1, Ordering::SeqCst);
-    if role == Role::Watcher && shared.reserve.call() {
-        return Ok(());
-    }
-    let (its_shared, its_alive) = (Arc::clone(shared), alive.clone());
-    let result = thread::spawn(Box::new(move || {
-        work(&its_shared, &its_alive, role);
-        its_shared.reaper.leave();
-    }));
-    if result.is_err() {
-        shared.idle(role).fetch_sub(1, Ordering::SeqCst);
-    }
-    result
-}
-
-/// A thread's life: waits for work and does it.
-fn work<F: Filter>(shared: &Arc<Shared<F>>, alive: &Sender<Infallible>, role: Role) {
-    let mut buffers = Buffers::default();
-    let idle = shared.idle(role);
-    loop {
-        let work = match role {
-            Role::Acceptor => shared.wait_for_connection(),
-            Role::Watcher => shared.wait_for_session(),
-        };
-        match work {
-            Work::Connection(_) | Work::Session(_) => {
-                let last = idle.fetch_sub(1, Ordering::SeqCst) == 1;
-                let alone = last && enlist(shared, alive, role).is_err();
-                if alone {
-                    // If nobody receives it, the server is stopping.
-                    let _ = shared.events.send(Event::NoThread);
-                }
-                match work {
-                    Work::Connection(socket) => shared.begin(socket, &mut buffers, alone),
-                    Work::Session(token) => shared.take_up(token, &mut buffers),
-                    Work::Nothing | Work::Over => {}
-                }
-                if shared.has_enough(role) {
-                    // Whoever calls it back counts it as idle.
-                    if !shared.reserve.wait(KEEP) {
-                        return;
-                    }
-                } else {
-                    idle.fetch_add(1, Ordering::SeqCst);
-                }
-            }
-            Work::Nothing => {
-                buffers = Buffers::default();
-                // One of the waiting threads stays.
-                let leave = |idle: usize| (idle > 1).then(|| idle - 1);
-                if idle.fetch_update(Ordering::SeqCst, Ordering::SeqCst, leave).is_ok() {
-                    return;
-                }
-            }
-            Work::Over => return,
-        }
+        self.acceptors.close();
+        self.workers.close();
+        self.threads.wait(Instant::now() + grace);
     }
 }
 
 impl<F: Filter> Shared<F> {
-    fn idle(&self, role: Role) -> &AtomicUsize {
-        match role {
-            Role::Acceptor => &self.idle_acceptors,
-            Role::Watcher => &self.idle_watchers,
-        }
+    /// Whether sessions are served in batches.
+    fn serves_in_batches(&self) -> bool {
+        self.load.is_saturated() && self.settings.threads == Threads::Shared
     }
 
-    /// Whether another idle thread would be one too many.
-    fn has_enough(&self, role: Role) -> bool {
-        role == Role::Watcher && self.idle_watchers.load(Ordering::SeqCst) >= self.enough_watchers
-    }
-
-    fn wait_for_session(&self) -> Work {
-        match self.poller.wait(KEEP) {
-            Ok(Some(CLOSING)) => Work::Over,
-            Ok(Some(token)) => Work::Session(token),
-            Ok(None) | Err(_) => Work::Nothing,
-        }
-    }
-
-    fn wait_for_connection(&self) -> Work {
-        let Some(listener) = self.listener.lock().clone() else { return Work::Over };
+    fn accept(&self, found: &mut VecDeque<Socket>) -> Waited {
+        let Some(listener) = self.listener.lock().clone() else { return Waited::Over };
         match listener.accept(self.shutdown.alarm(false)) {
             Ok(Some(socket)) => {
                 // Whoever begins a shutdown says so before counting the sessions.
@@ -322,151 +301,164 @@ impl<F: Filter> Shared<F> {
                 if self.shutdown.has_begun() {
                     drop(socket);
                     self.session_ended();
-                    return Work::Over;
+                    return Waited::Over;
                 }
-                Work::Connection(socket)
+                found.push_back(socket);
+                Waited::Found
             }
-            _ if self.shutdown.has_begun() => Work::Over,
-            Ok(None) => Work::Nothing,
+            _ if self.shutdown.has_begun() => Waited::Over,
+            Ok(None) => Waited::Nothing,
             Err(error) if is_broken(&error) => {
                 // If nobody receives it, the server is stopping anyway.
                 let _ = self.events.send(Event::ListenerBroken(error));
-                Work::Over
+                Waited::Over
             }
             Err(error) => {
                 // The system looks for a descriptor before it looks for a connection: perhaps nobody misses it, or
                 // another acceptor has one in store.
                 let stopping = self.shutdown.alarm(false);
-                if listener.is_wanted(LONGEST_WAIT, stopping) {
+                if listener.is_wanted(THREAD_IDLE_TIMEOUT, stopping) {
                     self.rest();
                     if listener.is_wanted(Duration::ZERO, stopping) {
                         self.complain(format_args!("cannot accept a connection: {error}"));
                     }
                 }
-                Work::Nothing
+                Waited::Nothing
             }
         }
     }
 
-    /// Serves a new connection. A thread that is `alone` must be free for the next one: it refuses this one.
-    fn begin(&self, socket: Socket, buffers: &mut Buffers, alone: bool) {
-        if alone {
+    /// Serves a new connection. A thread that is alone must be free for the next one: it refuses this one.
+    fn begin(&self, socket: Socket, turn: &Turn<'_>, buffers: &mut Buffers) {
+        if turn.is_alone {
             drop(socket);
             self.complain(format_args!("no thread for another connection, refused"));
             return self.session_ended();
         }
         let limits = &self.settings.limits;
-        match Link::new(socket, limits.timeouts(), Arc::clone(&self.shutdown)) {
-            Ok(link) => self.serve(
-                Seat {
-                    token: self.next_token.fetch_add(1, Ordering::Relaxed),
-                    session: Session::new(link, limits.max_payload(), buffers),
-                    registered: false,
-                    expired: false,
-                    counted: Counted::default(),
-                },
-                buffers,
-            ),
-            Err(error) => {
-                self.complain(format_args!("cannot set up a connection: {error}"));
-                self.session_ended();
-            }
-        }
-    }
-
-    /// Goes on with a session that was silent.
-    fn take_up(&self, token: u64, buffers: &mut Buffers) {
-        let seat = self.waiting_room.lock().leave(token);
-        if let Some(seat) = seat {
-            self.serve(seat, buffers);
-        }
+        let link = Link::new(socket, limits.timeouts(), PARK_AFTER, Arc::clone(&self.shutdown));
+        let connection = Box::new(Connection {
+            session: Session::new(link, limits.max_payload(), buffers),
+            place: Place::default(),
+            counted: Counted::default(),
+            is_slow: false,
+        });
+        let (connection, cause) = match turn.effort {
+            Effort::Long => (connection, Cause::Ready),
+            Effort::Short => match self.park(connection, Trigger::Edge, Duration::ZERO) {
+                Ok(()) => return,
+                Err(back) => back,
+            },
+        };
+        self.serve(connection, cause, Manner::Blocking, buffers);
     }
 
     /// Serves a session until it falls silent or ends.
-    fn serve(&self, mut seat: Seat, buffers: &mut Buffers) {
+    fn serve(
+        &self,
+        mut connection: Box<Connection>,
+        mut cause: Cause,
+        manner: Manner<'_>,
+        buffers: &mut Buffers,
+    ) {
         loop {
-            match self.run(&mut seat, buffers) {
-                Ok(Pause::Silent) => match self.seat(seat) {
-                    Ok(()) => return,
-                    Err(stays) => seat = *stays,
-                },
+            let silent_for = match self.run(&mut connection, cause, manner, buffers) {
+                Ok(Pause::Silent) => PARK_AFTER,
+                Ok(Pause::Yielded) => Duration::ZERO,
                 Ok(Pause::Ended) => break,
                 Err(Panicked) => {
                     log::error(self.filter.name(), format_args!("internal error, session ended"));
-                    seat.session.context().end();
+                    connection.session.context().end();
                     *buffers = Buffers::default();
                     break;
                 }
+            };
+            if silent_for > Duration::ZERO {
+                // What there is to save, a session that will be back in an instant need not save.
+                connection.session.shrink();
+                connection.is_slow = false;
+            }
+            let trigger = match manner {
+                Manner::Batch(turn) => {
+                    connection.is_slow = turn.was_overtaken();
+                    Trigger::Edge
+                }
+                Manner::Blocking if self.serves_in_batches() => Trigger::Edge,
+                Manner::Blocking => Trigger::Once,
+            };
+            match self.park(connection, trigger, silent_for) {
+                Ok(()) => return,
+                Err(back) => (connection, cause) = back,
             }
         }
-        if seat.registered {
-            // A forked child may hold the connection open, and then closing it here is not enough.
-            self.poller.remove(seat.session.link().as_fd());
-        }
-        self.crowd.forget(seat.counted);
-        self.remember(Arc::clone(seat.session.context()));
-        drop(seat);
+        self.parking.forget(&mut connection);
+        self.load.forget(connection.counted);
+        self.remember(Arc::clone(connection.session.context()));
+        drop(connection);
         self.session_ended();
     }
 
     /// Lets a session work. A bug in this library must not cost the process, only the session.
-    fn run(&self, seat: &mut Seat, buffers: &mut Buffers) -> Result<Pause, Panicked> {
-        let (session, filter) = (&mut seat.session, &self.filter);
+    fn run(
+        &self,
+        connection: &mut Connection,
+        cause: Cause,
+        manner: Manner<'_>,
+        buffers: &mut Buffers,
+    ) -> Result<Pause, Panicked> {
+        let (session, filter) = (&mut connection.session, &self.filter);
+        let caught =
+            |run: &mut dyn FnMut() -> Pause| catch_unwind(AssertUnwindSafe(run)).map_err(|_| Panicked);
         if self.settings.threads == Threads::PerSession {
-            return caught(|| session.run_to_end(filter, buffers));
+            return caught(&mut || session.run_to_end(filter, buffers));
         }
-        let crowded = self.crowd.begin();
-        let pause = caught(|| session.run(filter, buffers, crowded, seat.expired));
-        self.crowd.finish();
-        pause
+        match manner {
+            Manner::Batch(_) => caught(&mut || session.run(filter, buffers, cause, Patience::None)),
+            Manner::Blocking => {
+                let hurry = self.load.begin();
+                let patience =
+                    if connection.is_slow { Patience::Brief } else { Patience::BriefUnless(hurry) };
+                let pause = caught(&mut || session.run(filter, buffers, cause, patience));
+                self.load.finish();
+                pause
+            }
+        }
     }
 
-    /// Leaves a silent session in the waiting room, unless it has to go on at once.
-    fn seat(&self, mut seat: Seat) -> Result<(), Box<Seat>> {
+    /// Parks a session that has been silent for some time, unless it has to go on at once.
+    fn park(
+        &self,
+        mut connection: Box<Connection>,
+        trigger: Trigger,
+        silent_for: Duration,
+    ) -> Result<(), (Box<Connection>, Cause)> {
         let now = Instant::now();
-        self.crowd.count(&mut seat.counted, now);
-        if !self.crowd.is_crowded() {
-            // Else it need not be silent: it will be back in an instant.
-            seat.session.shrink();
-        }
-        let (token, known, link) = (seat.token, seat.registered, Arc::clone(seat.session.link()));
-        let deadline = link.silence_deadline(now);
+        self.load.count(&mut connection.counted, now);
+        let deadline = connection.session.link().silence_deadline(now - silent_for);
         loop {
-            {
-                let mut waiting_room = self.waiting_room.lock();
-                // Whoever begins a shutdown says so before looking into the waiting room.
-                if seat.session.must_end() {
-                    return Err(Box::new(seat));
-                }
-                seat.registered = true;
-                waiting_room.enter(seat, deadline);
-            }
-            // Not under the lock: a thread that is interrupted here must not hold up all others.
-            let watched = if known {
-                self.poller.rearm(link.as_fd(), token)
-            } else {
-                self.poller.add(link.as_fd(), token)
+            let error;
+            (connection, error) = match self.parking.park(connection, deadline, trigger) {
+                Ok(()) => return Ok(()),
+                Err(NotParked::GoesOn(back, cause)) => return Err((back, cause)),
+                Err(NotParked::Refused(back, error)) => (back, error),
             };
-            let Err(error) = watched else { return Ok(()) };
             self.complain(format_args!("a silent session keeps its thread: {error}"));
-            let Some(left) = self.waiting_room.lock().leave(token) else { return Ok(()) };
-            seat = left;
-            seat.registered = known;
             // The thread waits in the poller's place, and asks it again now and then.
-            let goes_on = seat.session.wait(deadline.min(Instant::now() + REST));
-            seat.expired |= !goes_on && Instant::now() >= deadline;
-            if goes_on || seat.expired {
-                return Err(Box::new(seat));
+            if connection.session.wait(deadline.min(Instant::now() + RETRY_DELAY)) {
+                return Err((connection, Cause::Ready));
+            }
+            if Instant::now() >= deadline {
+                return Err((connection, Cause::Expired));
             }
         }
     }
 
     /// Keeps the context of an ended session for a while.
     fn remember(&self, context: Arc<Context>) {
-        let mut remembered = self.remembered.lock();
-        let forgotten = if remembered.len() == REMEMBERED { remembered.pop_front() } else { None };
-        remembered.push_back(context);
-        drop(remembered);
+        let mut tombstones = self.tombstones.lock();
+        let forgotten = if tombstones.len() == TOMBSTONES { tombstones.pop_front() } else { None };
+        tombstones.push_back(context);
+        drop(tombstones);
         drop(forgotten);
     }
 
@@ -477,11 +469,16 @@ impl<F: Filter> Shared<F> {
         }
     }
 
+    fn thread_is_missing(&self) {
+        // If nobody receives it, the server is stopping.
+        let _ = self.events.send(Event::NoThread);
+    }
+
     /// Waits a little, unless the server stops.
     fn rest(&self) {
         let alarm = self.shutdown.alarm(false);
         // If the wait fails, there is no rest.
-        let _ = sys::wait(alarm, Interest::Read, alarm, Instant::now() + REST);
+        let _ = sys::wait(alarm, Interest::Read, alarm, Instant::now() + RETRY_DELAY);
     }
 
     fn complain(&self, complaint: std::fmt::Arguments<'_>) {
@@ -496,10 +493,6 @@ impl<F: Filter> Shared<F> {
 
 /// The session's code panicked.
 struct Panicked;
-
-fn caught(run: impl FnOnce() -> Pause) -> Result<Pause, Panicked> {
-    catch_unwind(AssertUnwindSafe(run)).map_err(|_| Panicked)
-}
 
 /// Whether the listening socket will never work again.
 fn is_broken(error: &io::Error) -> bool {

@@ -84,7 +84,11 @@ impl Listener {
     pub fn prepare(&mut self) -> io::Result<()> {
         // Not before: between opening and serving a daemon forks.
         self.is_exclusive = self.opened_by == Some(std::process::id());
-        if self.is_exclusive { self.socket.set_patience(LONGEST_WAIT) } else { self.socket.set_nonblocking() }
+        if self.is_exclusive {
+            self.socket.set_accept_timeout(LONGEST_WAIT)
+        } else {
+            self.socket.set_nonblocking()
+        }
     }
 
     /// Waits for a connection and accepts it; `None` if there is none for [`LONGEST_WAIT`], or after

@@ -4,13 +4,17 @@
 //! It waits with sigwaitinfo(2), not with a descriptor: a program that handles these signals in a thread of its own,
 //! as Python does, must get them there, and a signalfd would compete with it.
 
-use super::Event;
+use super::event::Event;
 use crate::sys::signal::{self, Blocked, Received, SignalSet};
-use crate::sys::thread::{self, Reaper};
-use crossbeam_channel::{Receiver, Sender};
+use crate::sys::thread::ThreadGroup;
+use crossbeam_channel::Sender;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::time::{Duration, Instant};
+
+/// Far longer than the signal thread takes to end.
+const THREAD_END: Duration = Duration::from_secs(60);
 
 /// Whether smfi_stop was called and has not been heeded yet.
 static STOP_REQUESTED: AtomicBool = AtomicBool::new(false);
@@ -36,8 +40,7 @@ fn wake_signal_thread() {
 /// The running signal thread. On drop it ends, and the calling thread's signal mask is what it was.
 pub struct Watch {
     over: Arc<AtomicBool>,
-    reaper: Arc<Reaper>,
-    ended: Receiver<()>,
+    thread: Arc<ThreadGroup>,
     _blocked: Blocked,
 }
 
@@ -50,22 +53,18 @@ pub fn watch(events: Sender<Event>) -> io::Result<Watch> {
     let ours = SignalSet::of(&[libc::SIGHUP, libc::SIGTERM, libc::SIGINT]);
     let blocked = Blocked::new(&ours)?;
     let over = Arc::new(AtomicBool::new(false));
-    let reaper = Arc::new(Reaper::default());
-    let (ending, ended) = crossbeam_channel::bounded(1);
+    let thread = Arc::new(ThreadGroup::default());
     {
-        let (over, reaper) = (Arc::clone(&over), Arc::clone(&reaper));
+        let over = Arc::clone(&over);
         // The thread must not take signals that belong to the filter.
         let _all = Blocked::new(&SignalSet::all())?;
-        thread::spawn(Box::new(move || {
+        thread.spawn(Box::new(move || {
             SIGNAL_THREAD.store(signal::thread_number(), Ordering::SeqCst);
             forward(&ours, &over, &events);
             SIGNAL_THREAD.store(0, Ordering::SeqCst);
-            reaper.leave();
-            // Nobody waits for it if the server did not start.
-            let _ = ending.send(());
         }))?;
     }
-    Ok(Watch { over, reaper, ended, _blocked: blocked })
+    Ok(Watch { over, thread, _blocked: blocked })
 }
 
 impl Drop for Watch {
@@ -73,8 +72,7 @@ impl Drop for Watch {
         self.over.store(true, Ordering::SeqCst);
         wake_signal_thread();
         // The thread does nothing but wait, so it ends at once.
-        let _ = self.ended.recv();
-        self.reaper.join();
+        self.thread.wait(Instant::now() + THREAD_END);
         // Whoever asked this server to stop did not mean the next one.
         STOP_REQUESTED.store(false, Ordering::SeqCst);
     }

@@ -4,6 +4,7 @@
 pub mod context;
 pub mod eom;
 pub mod filter;
+mod inbox;
 pub mod link;
 pub mod shutdown;
 
@@ -16,13 +17,18 @@ use crate::protocol::{
 };
 pub use context::Context;
 pub use filter::{Filter, Verdict};
+pub use inbox::Inbox;
 use link::Arrival;
-pub use link::{Inbox, Link, MOMENT, Timeouts};
+pub use link::{Link, Timeouts};
 pub use shutdown::Shutdown;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+/// How long a thread waits for an MTA's next command before it parks the session. SO_RCVTIMEO costs a timer for each
+/// command, 5 to 7 % of the time of the shortest ones; parking after a fixed time is what that buys.
+pub const PARK_AFTER: Duration = Duration::from_millis(100);
 
 /// What a thread lends to the session that it serves.
 #[derive(Debug, Default)]
@@ -38,10 +44,44 @@ pub struct Buffers {
 /// Why [`Session::run`] has returned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pause {
-    /// The MTA is silent, between two frames. Call again when there is something to read.
+    /// The MTA has been silent for [`PARK_AFTER`], between two frames. Call again when there is something to read.
     Silent,
+    /// The same, but without waiting: there is no patience left.
+    Yielded,
     /// The session is over, close was called.
     Ended,
+}
+
+/// Why [`Session::run`] is called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// There is something to read, or [`Session::must_end`].
+    Ready,
+    /// The same, and the MTA may have closed the connection behind it: that shows only to who reads on.
+    HungUp,
+    /// The silence has lasted too long.
+    Expired,
+}
+
+/// How long [`Session::run`] may wait for the MTA's next command.
+#[derive(Debug, Clone, Copy)]
+pub enum Patience<'a> {
+    /// Not at all: the thread has other sessions to serve.
+    None,
+    /// For [`PARK_AFTER`].
+    Brief,
+    /// The same, but not at all while the flag is set.
+    BriefUnless(&'a AtomicBool),
+}
+
+impl Patience<'_> {
+    fn is_left(self) -> bool {
+        match self {
+            Self::None => false,
+            Self::Brief => true,
+            Self::BriefUnless(hurry) => !hurry.load(Ordering::Relaxed),
+        }
+    }
 }
 
 /// Why a session ends.
@@ -105,8 +145,6 @@ pub struct Session {
     max_payload: usize,
     /// Whether the filter is owed a call of close.
     open: bool,
-    /// When the frame under way must be complete.
-    frame_deadline: Option<Instant>,
 }
 
 impl Session {
@@ -123,7 +161,6 @@ impl Session {
             has_silences: false,
             max_payload,
             open: true,
-            frame_deadline: None,
         }
     }
 
@@ -142,21 +179,23 @@ impl Session {
         self.link.shutdown().ends(self.stage.in_message())
     }
 
-    /// Serves the MTA until it is silent or the session ends. Call it when there is something to read, when
-    /// [`Self::must_end`], or, with `expired`, when the silence has lasted too long. The MTA may be silent for a
-    /// [`MOMENT`], but while it is `crowded` every pause counts: the thread has other sessions to work for.
+    /// Serves the MTA until it is silent for longer than `patience` allows, or the session ends. Unless it has ended, all
+    /// that had arrived has been read.
     pub fn run<F: Filter>(
         &mut self,
         filter: &F,
         buffers: &mut Buffers,
-        crowded: &AtomicBool,
-        expired: bool,
+        cause: Cause,
+        patience: Patience<'_>,
     ) -> Pause {
         self.ctx.lend_outbox(std::mem::take(&mut buffers.outbox));
-        let result =
-            if expired { Err(End::TimedOut) } else { self.serve(filter, &mut buffers.inbox, crowded) };
+        let result = match cause {
+            Cause::Ready => self.serve(filter, &mut buffers.inbox, patience, false),
+            Cause::HungUp => self.serve(filter, &mut buffers.inbox, patience, true),
+            Cause::Expired => Err(End::TimedOut),
+        };
         let pause = match result {
-            Ok(()) => Pause::Silent,
+            Ok(pause) => pause,
             Err(end) => {
                 buffers.macros = self.end(filter, &end);
                 buffers.inbox.clear();
@@ -169,11 +208,12 @@ impl Session {
 
     /// [`Self::run`] for a thread that has nothing else to do: waits through silences, up to the timeout.
     pub fn run_to_end<F: Filter>(&mut self, filter: &F, buffers: &mut Buffers) -> Pause {
-        let mut expired = false;
-        while self.run(filter, buffers, &AtomicBool::new(false), expired) == Pause::Silent {
+        let mut cause = Cause::Ready;
+        while self.run(filter, buffers, cause, Patience::Brief) == Pause::Silent {
             self.shrink();
             buffers.inbox.release();
-            expired = !self.wait(self.link.silence_deadline(Instant::now()));
+            let deadline = self.link.silence_deadline(Instant::now() - PARK_AFTER);
+            cause = if self.wait(deadline) { Cause::Ready } else { Cause::Expired };
         }
         Pause::Ended
     }
@@ -188,45 +228,54 @@ impl Session {
         self.ctx.shrink();
     }
 
-    /// The walk of one packet, over and over. `Ok` when the MTA is silent.
-    fn serve<F: Filter>(&mut self, filter: &F, inbox: &mut Inbox, crowded: &AtomicBool) -> Result<(), End> {
+    /// The walk of one packet, over and over. When nothing is left to wait for, a short read says that all was read, unless
+    /// this session `reads_on`.
+    fn serve<F: Filter>(
+        &mut self,
+        filter: &F,
+        inbox: &mut Inbox,
+        patience: Patience<'_>,
+        reads_on: bool,
+    ) -> Result<Pause, End> {
         inbox.prepare().map_err(End::Broken)?;
-        let mut at_once = crowded.load(Ordering::Relaxed);
         loop {
             if self.must_end() {
                 return Err(End::Shutdown);
             }
             let in_message = self.stage.in_message();
-            match self.link.receive(inbox, at_once, in_message, &mut self.frame_deadline) {
-                Arrival::Bytes => self.work_off(filter, inbox)?,
-                Arrival::Silence => return Ok(()),
+            let may_block = patience.is_left();
+            let is_all = match self.link.receive(inbox, may_block, in_message) {
+                Arrival::Bytes { all } => {
+                    self.process_frames(filter, inbox)?;
+                    all
+                }
+                Arrival::Silence if may_block => return Ok(Pause::Silent),
+                Arrival::Silence => return Ok(Pause::Yielded),
                 Arrival::Shutdown => return Err(End::Shutdown),
                 Arrival::Closed => return Err(End::Closed),
                 Arrival::TimedOut => return Err(End::TimedOut),
-                Arrival::Broken(_) if self.is_unused() => return Err(End::Unused),
+                Arrival::Broken(_) if self.is_unused(inbox) => return Err(End::Unused),
                 Arrival::Broken(error) => return Err(broken(error)),
-            }
-            at_once = crowded.load(Ordering::Relaxed);
-            if at_once && inbox.is_empty() {
-                return Ok(());
+            };
+            if is_all && !reads_on && inbox.is_empty() && !patience.is_left() {
+                return Ok(Pause::Yielded);
             }
         }
     }
 
     /// Whether no command and no part of a frame has come so far. (Macros alone do not count.)
-    fn is_unused(&self) -> bool {
-        self.stage == Stage::Init && self.frame_deadline.is_none()
+    fn is_unused(&self, inbox: &Inbox) -> bool {
+        self.stage == Stage::Init && !inbox.has_waited()
     }
 
     /// Takes all whole frames that have come, and sends the replies to them together.
     #[inline]
-    fn work_off<F: Filter>(&mut self, filter: &F, inbox: &mut Inbox) -> Result<(), End> {
+    fn process_frames<F: Filter>(&mut self, filter: &F, inbox: &mut Inbox) -> Result<(), End> {
         while let Some(frame) = inbox.next_frame(self.max_payload).map_err(End::Frame)? {
-            self.frame_deadline = None;
             let Ok(kind) = Kind::try_from(frame.kind) else {
                 return Err(malformed(Malformed::UnknownCommand(frame.kind)));
             };
-            let reply = self.take(filter, kind, frame.payload)?;
+            let reply = self.dispatch(filter, kind, frame.payload)?;
             if inbox.is_empty() {
                 return self.ctx.answer(reply, true).map_err(broken);
             }
@@ -239,12 +288,17 @@ impl Session {
     }
 
     /// Takes one command: advance, dispatch; the reply to it, unless it has none or a longer one is in the outbox.
-    fn take<F: Filter>(&mut self, filter: &F, kind: Kind, payload: &mut [u8]) -> Result<Option<Reply>, End> {
+    fn dispatch<F: Filter>(
+        &mut self,
+        filter: &F,
+        kind: Kind,
+        payload: &mut [u8],
+    ) -> Result<Option<Reply>, End> {
         if log::debug_wanted(1) {
             self.log_command(filter, kind, payload.len());
         }
         if let Some(target) = Stage::of(kind) {
-            if !self.clear_the_way(filter, target) {
+            if !self.advance(filter, target) {
                 return if kind == Kind::Quit { Err(End::Quit) } else { Ok(None) };
             }
             if payload.is_empty() && kind.needs_payload() {
@@ -301,11 +355,11 @@ impl Session {
 
     /// Makes the move to `target` legal (contract 1.6); `false` if the command is to be dropped.
     #[inline]
-    fn clear_the_way<F: Filter>(&mut self, filter: &F, target: Stage) -> bool {
+    fn advance<F: Filter>(&mut self, filter: &F, target: Stage) -> bool {
         self.stage.is_followed_by(target) || self.make_legal(filter, target)
     }
 
-    /// [`Self::clear_the_way`] when the steps that are switched off count, or the message has to end.
+    /// [`Self::advance`] when the steps that are switched off count, or the message has to end.
     #[cold]
     fn make_legal<F: Filter>(&mut self, filter: &F, target: Stage) -> bool {
         let off = self.off(filter);
@@ -382,12 +436,12 @@ impl Session {
         if verdict == Verdict::CONTINUE && !self.has_silences {
             return Ok(Some(Reply::Continue));
         }
-        self.weighed_reply(filter, kind, verdict, called)
+        self.decide_reply(filter, kind, verdict, called)
     }
 
     /// [`Self::reply`] when it may not be simply "continue".
     #[inline(never)]
-    fn weighed_reply<F: Filter>(
+    fn decide_reply<F: Filter>(
         &mut self,
         filter: &F,
         kind: Kind,

@@ -1,6 +1,6 @@
 //! The one stop and abort state that every loop waits on.
 
-use crate::sys::event::Event;
+use crate::sys::event::EventFd;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -14,8 +14,8 @@ const ABANDONED: u8 = 3;
 #[derive(Debug)]
 pub struct Shutdown {
     phase: AtomicU8,
-    stopping: Event,
-    aborting: Event,
+    stopping: EventFd,
+    aborting: EventFd,
 }
 
 impl Shutdown {
@@ -24,7 +24,7 @@ impl Shutdown {
     /// # Errors
     /// No descriptor is to be had.
     pub fn new() -> io::Result<Self> {
-        Ok(Self { phase: AtomicU8::new(RUNNING), stopping: Event::new()?, aborting: Event::new()? })
+        Ok(Self { phase: AtomicU8::new(RUNNING), stopping: EventFd::new()?, aborting: EventFd::new()? })
     }
 
     /// No new messages: sessions end as soon as no message is under way.

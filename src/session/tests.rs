@@ -104,6 +104,11 @@ impl Filter for Recorder {
     }
 }
 
+/// A connection without a timeout.
+fn link(socket: UnixStream, shutdown: Arc<Shutdown>) -> Link {
+    Link::new(Socket::from(OwnedFd::from(socket)), Timeouts::from_seconds(-1), PARK_AFTER, shutdown)
+}
+
 /// A session with both its ends.
 struct Conversation {
     filter: Recorder,
@@ -121,9 +126,8 @@ impl Conversation {
     fn with_limit(filter: Recorder, max_payload: usize) -> Self {
         let (mta, ours) = UnixStream::pair().unwrap();
         let shutdown = Arc::new(Shutdown::new().unwrap());
-        let link =
-            Link::new(Socket::from(OwnedFd::from(ours)), Timeouts::from_seconds(-1), Arc::clone(&shutdown));
-        let session = Session::new(link.unwrap(), max_payload, &mut Buffers::default());
+        let link = link(ours, Arc::clone(&shutdown));
+        let session = Session::new(link, max_payload, &mut Buffers::default());
         Self { filter, session, mta, shutdown }
     }
 
@@ -135,14 +139,14 @@ impl Conversation {
     /// The MTA sends these bytes; the session takes them.
     fn say(&mut self, bytes: &[u8], buffers: &mut Buffers) -> Pause {
         self.mta.write_all(bytes).unwrap();
-        self.session.run(&self.filter, buffers, &AtomicBool::new(false), false)
+        self.session.run(&self.filter, buffers, Cause::Ready, Patience::Brief)
     }
 
     /// The MTA sends its last bytes and listens on; the session takes them and ends.
     fn say_last(&mut self, bytes: &[u8], buffers: &mut Buffers) {
         self.mta.write_all(bytes).unwrap();
         self.mta.shutdown(Half::Write).unwrap();
-        assert_eq!(self.session.run(&self.filter, buffers, &AtomicBool::new(false), false), Pause::Ended);
+        assert_eq!(self.session.run(&self.filter, buffers, Cause::Ready, Patience::Brief), Pause::Ended);
     }
 
     /// The kinds of all frames that the MTA has been sent so far and has not read yet.
@@ -382,7 +386,7 @@ fn a_silence_that_lasts_too_long_aborts_and_closes() {
     let buffers = &mut Buffers::default();
     assert_eq!(conversation.say(&frames(&[OPTNEG, CONNECT, HELO, MAIL]), buffers), Pause::Silent);
     assert_eq!(
-        conversation.session.run(&conversation.filter, buffers, &AtomicBool::new(false), true),
+        conversation.session.run(&conversation.filter, buffers, Cause::Expired, Patience::Brief),
         Pause::Ended
     );
     assert_eq!(conversation.seen(), "negotiate connect helo mail abort close");
@@ -412,7 +416,7 @@ fn an_abort_ends_everything_once() {
         conversation.shutdown.abort();
         assert!(conversation.session.must_end());
         assert_eq!(
-            conversation.session.run(&conversation.filter, buffers, &AtomicBool::new(false), false),
+            conversation.session.run(&conversation.filter, buffers, Cause::Ready, Patience::Brief),
             Pause::Ended
         );
         assert!(conversation.seen().ends_with(end), "{}", conversation.seen());
@@ -487,17 +491,13 @@ fn a_broken_connection_is_noticed_even_when_nothing_is_left_to_say() {
         Verdict::CONTINUE
     });
     let (mta, ours) = UnixStream::pair().unwrap();
-    let link = Link::new(
-        Socket::from(OwnedFd::from(ours.try_clone().unwrap())),
-        Timeouts::from_seconds(-1),
-        Arc::new(Shutdown::new().unwrap()),
-    );
+    let link = link(ours.try_clone().unwrap(), Arc::new(Shutdown::new().unwrap()));
     let buffers = &mut Buffers::default();
-    let mut session = Session::new(link.unwrap(), frame::DEFAULT_MAX_PAYLOAD, buffers);
+    let mut session = Session::new(link, frame::DEFAULT_MAX_PAYLOAD, buffers);
     (&mta).write_all(&frames(&[OPTNEG, CONNECT, HELO])).unwrap();
-    assert_eq!(session.run(&filter, buffers, &AtomicBool::new(false), false), Pause::Silent);
+    assert_eq!(session.run(&filter, buffers, Cause::Ready, Patience::Brief), Pause::Silent);
     ours.shutdown(Half::Write).unwrap();
     (&mta).write_all(&frames(&[MAIL])).unwrap();
-    assert_eq!(session.run(&filter, buffers, &AtomicBool::new(false), false), Pause::Ended);
+    assert_eq!(session.run(&filter, buffers, Cause::Ready, Patience::Brief), Pause::Ended);
     assert_eq!(filter.seen.lock().join(" "), "negotiate connect helo mail abort close");
 }

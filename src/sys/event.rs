@@ -1,17 +1,17 @@
-//! A flag that can be waited for: eventfd(2). Once raised it stays raised.
+//! A flag that can be waited for: eventfd(2).
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
-/// A flag with a descriptor that is readable from the moment the flag is raised.
+/// A flag with a descriptor that is readable for as long as the flag is up.
 #[derive(Debug)]
-pub struct Event(OwnedFd);
+pub struct EventFd(OwnedFd);
 
-impl Event {
-    /// A flag that is not raised.
+impl EventFd {
+    /// A flag that is down.
     ///
     /// # Errors
-    /// No descriptor is to be had.
+    /// No descriptor is left.
     pub fn new() -> io::Result<Self> {
         // SAFETY: eventfd takes numbers only.
         let fd = super::check(unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) })?;
@@ -26,9 +26,16 @@ impl Event {
         // then the flag is up already.
         unsafe { libc::write(self.0.as_raw_fd(), std::ptr::from_ref(&one).cast(), size_of::<u64>()) };
     }
+
+    /// Takes the flag down.
+    pub fn clear(&self) {
+        let mut count: u64 = 0;
+        // SAFETY: read(2) writes eight bytes into a live variable. It fails only when the flag is down already.
+        unsafe { libc::read(self.0.as_raw_fd(), std::ptr::from_mut(&mut count).cast(), size_of::<u64>()) };
+    }
 }
 
-impl AsFd for Event {
+impl AsFd for EventFd {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }

@@ -16,8 +16,8 @@ impl Socket {
     ///
     /// # Errors
     /// As setsockopt(2).
-    pub fn set_patience(&self, time: Duration) -> io::Result<()> {
-        set_patience(self.0.as_raw_fd(), time)
+    pub fn set_receive_timeout(&self, time: Duration) -> io::Result<()> {
+        set_receive_timeout(self.0.as_raw_fd(), time)
     }
 
     /// Receives what has arrived, or waits for it: the number of bytes, 0 at the peer's end.
@@ -58,12 +58,6 @@ impl Socket {
         })
     }
 
-    /// Receives nothing more: whoever waits for something to read is told so.
-    pub fn stop_reading(&self) {
-        // SAFETY: shutdown takes numbers only. It fails when the peer is gone, and then there is nothing more to read.
-        unsafe { libc::shutdown(self.0.as_raw_fd(), libc::SHUT_RD) };
-    }
-
     fn recv(&self, buffer: &mut [u8], flags: libc::c_int) -> io::Result<usize> {
         uninterrupted(|| {
             // SAFETY: the kernel writes at most `buffer.len()` bytes into a live, exclusively borrowed slice.
@@ -94,7 +88,7 @@ impl From<OwnedFd> for Socket {
     }
 }
 
-fn set_patience(fd: RawFd, time: Duration) -> io::Result<()> {
+fn set_receive_timeout(fd: RawFd, time: Duration) -> io::Result<()> {
     let time = libc::timeval {
         tv_sec: time.as_secs() as libc::time_t,
         tv_usec: libc::suseconds_t::from(time.subsec_micros()),
@@ -179,8 +173,8 @@ impl Listening {
     ///
     /// # Errors
     /// As setsockopt(2).
-    pub fn set_patience(&self, time: Duration) -> io::Result<()> {
-        set_patience(self.0.as_raw_fd(), time)
+    pub fn set_accept_timeout(&self, time: Duration) -> io::Result<()> {
+        set_receive_timeout(self.0.as_raw_fd(), time)
     }
 
     /// Lets [`Self::accept`] never wait, in all processes that have the socket.

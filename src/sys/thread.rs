@@ -1,30 +1,94 @@
 //! Threads as pthread_create(3) makes them for a C program: the default stack, no extra signal stack, no
 //! bookkeeping. A thread for each connection should cost what the system charges and not more.
 
+use parking_lot::{Condvar, Mutex};
 use std::io;
 use std::mem::MaybeUninit;
-use std::sync::Mutex;
+use std::sync::Arc;
+use std::time::Instant;
 
 /// Callbacks were written for the stacks of C programs; musl's default is far smaller than glibc's.
 const LEAST_STACK: usize = 1 << 20;
 
-/// Starts a thread that runs `body`. It must be joined by a [`Reaper`], which `body` reaches by itself.
-///
-/// # Errors
-/// The system has no thread to give.
-pub fn spawn(body: Box<dyn FnOnce() + Send>) -> io::Result<()> {
-    let argument = Box::into_raw(Box::new(body));
-    let mut thread = MaybeUninit::<libc::pthread_t>::uninit();
-    let result = with_attributes(|attributes| {
-        // SAFETY: `attributes` is initialised; `start` takes what `argument` is, and takes it exactly once.
-        unsafe { libc::pthread_create(thread.as_mut_ptr(), attributes, start, argument.cast()) }
-    });
-    if result == 0 {
-        return Ok(());
+/// Threads that are started one by one and waited for together. Each, as its last act, joins the one that has left
+/// before it, and [`Self::wait`] joins the last. So none is left behind as a zombie, and none runs code of this library
+/// once all have left.
+#[derive(Debug, Default)]
+pub struct ThreadGroup {
+    state: Mutex<State>,
+    all_left: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Threads that have not left.
+    running: usize,
+    /// The thread that has left last.
+    last: Option<Handle>,
+}
+
+/// A thread that was never detached.
+#[derive(Debug)]
+struct Handle(libc::pthread_t);
+
+// SAFETY: a pthread_t names a thread of the process in all of its threads; on some systems its type is a pointer.
+unsafe impl Send for Handle {}
+
+/// What a new thread gets.
+struct Start {
+    group: Arc<ThreadGroup>,
+    body: Box<dyn FnOnce() + Send>,
+}
+
+impl ThreadGroup {
+    /// Starts a thread that runs `body`.
+    ///
+    /// # Errors
+    /// The system has no thread to give.
+    pub fn spawn(self: &Arc<Self>, body: Box<dyn FnOnce() + Send>) -> io::Result<()> {
+        self.state.lock().running += 1;
+        let argument = Box::into_raw(Box::new(Start { group: Arc::clone(self), body }));
+        let mut thread = MaybeUninit::<libc::pthread_t>::uninit();
+        let result = with_attributes(|attributes| {
+            // SAFETY: `attributes` is initialised; `start` takes what `argument` is, and takes it exactly once.
+            unsafe { libc::pthread_create(thread.as_mut_ptr(), attributes, start, argument.cast()) }
+        });
+        if result == 0 {
+            return Ok(());
+        }
+        // SAFETY: no thread was started, so the box is still ours.
+        drop(unsafe { Box::from_raw(argument) });
+        self.state.lock().running -= 1;
+        Err(io::Error::from_raw_os_error(result))
     }
-    // SAFETY: no thread was started, so the box is still ours.
-    drop(unsafe { Box::from_raw(argument) });
-    Err(io::Error::from_raw_os_error(result))
+
+    /// Waits until all threads have ended, but not beyond `deadline`; whether they have.
+    pub fn wait(&self, deadline: Instant) -> bool {
+        let mut state = self.state.lock();
+        while state.running > 0 {
+            if self.all_left.wait_until(&mut state, deadline).timed_out() && state.running > 0 {
+                break;
+            }
+        }
+        let (all, last) = (state.running == 0, state.last.take());
+        drop(state);
+        join(last);
+        all
+    }
+
+    /// The calling thread, which this group has started, ends.
+    fn leave(&self) {
+        // SAFETY: pthread_self has no preconditions.
+        let this = Handle(unsafe { libc::pthread_self() });
+        let mut state = self.state.lock();
+        let before = state.last.replace(this);
+        state.running -= 1;
+        if state.running == 0 {
+            self.all_left.notify_all();
+        }
+        drop(state);
+        join(before);
+    }
 }
 
 /// Calls `create` with the process's default thread attributes, the stack enlarged where it is tiny.
@@ -51,37 +115,43 @@ fn with_attributes(create: impl FnOnce(*const libc::pthread_attr_t) -> libc::c_i
 
 extern "C" fn start(argument: *mut libc::c_void) -> *mut libc::c_void {
     // SAFETY: `argument` is the box that `spawn` leaked for this thread.
-    let body = unsafe { Box::from_raw(argument.cast::<Box<dyn FnOnce() + Send>>()) };
+    let Start { group, body } = *unsafe { Box::from_raw(argument.cast::<Start>()) };
     body();
+    group.leave();
     std::ptr::null_mut()
 }
 
-/// Joins threads that end one by one: each, as its last act, joins the one before it, and the owner joins the
-/// last. So no thread runs code of this library once the owner knows that all have ended, and none is
-/// left behind as a zombie meanwhile.
-#[derive(Debug, Default)]
-pub struct Reaper(Mutex<Option<libc::pthread_t>>);
-
-impl Reaper {
-    /// The calling thread is about to end.
-    pub fn leave(&self) {
-        // SAFETY: pthread_self has no preconditions.
-        let this = unsafe { libc::pthread_self() };
-        let before = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).replace(this);
-        join(before);
-    }
-
-    /// Joins the last thread that has left.
-    pub fn join(&self) {
-        let last = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
-        join(last);
+fn join(thread: Option<Handle>) {
+    if let Some(Handle(thread)) = thread {
+        // SAFETY: only `leave` makes handles, each of its own thread, which was never detached and ends right after
+        // that; whoever takes a handle out of the group joins it, so it is joined once.
+        unsafe { libc::pthread_join(thread, std::ptr::null_mut()) };
     }
 }
 
-fn join(thread: Option<libc::pthread_t>) {
-    if let Some(thread) = thread {
-        // SAFETY: the thread put itself into the reaper as its last act, it was never detached, and whoever takes
-        // it out of there joins it, so it is joined once.
-        unsafe { libc::pthread_join(thread, std::ptr::null_mut()) };
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
+
+    #[test]
+    fn a_group_is_waited_for_as_a_whole() {
+        let group = Arc::new(ThreadGroup::default());
+        let (gate, count) = (Arc::new(Mutex::new(())), Arc::new(AtomicUsize::new(0)));
+        let closed = gate.lock();
+        for _ in 0..20 {
+            let (gate, count) = (Arc::clone(&gate), Arc::clone(&count));
+            let body = move || {
+                drop(gate.lock());
+                count.fetch_add(1, Ordering::SeqCst);
+            };
+            group.spawn(Box::new(body)).unwrap();
+        }
+        assert!(!group.wait(Instant::now()), "they wait at the gate");
+        drop(closed);
+        assert!(group.wait(Instant::now() + Duration::from_secs(60)));
+        assert_eq!(count.load(Ordering::SeqCst), 20);
+        assert!(group.wait(Instant::now()), "nobody is left");
     }
 }

@@ -92,7 +92,7 @@ fn random_bytes_never_break_a_session() {
         conversation.mta.write_all(&bytes).unwrap();
         conversation.mta.shutdown(Half::Write).unwrap();
         assert_eq!(
-            conversation.session.run(&conversation.filter, buffers, &AtomicBool::new(false), false),
+            conversation.session.run(&conversation.filter, buffers, Cause::Ready, Patience::Brief),
             Pause::Ended
         );
         check_order(&conversation.seen());
@@ -126,22 +126,20 @@ fn where_the_bytes_are_cut_makes_no_difference() {
         let (seen, heard) = (whole.seen(), whole.heard());
 
         // A thread of its own; and one that has other things to do whenever there is nothing to read.
-        for crowded in [false, true] {
+        for patience in [Patience::Brief, Patience::None] {
             let mut pieces = Conversation::new(moody(round));
             let mta = pieces.mta.try_clone().unwrap();
             std::thread::scope(|scope| {
                 scope.spawn(|| send_cut(mta, &bytes, &cuts));
                 let buffers = &mut Buffers::default();
-                while pieces.session.run(&pieces.filter, buffers, &AtomicBool::new(crowded), false)
-                    == Pause::Silent
-                {
+                while pieces.session.run(&pieces.filter, buffers, Cause::Ready, patience) != Pause::Ended {
                     assert!(buffers.inbox.is_empty() && buffers.outbox.is_empty());
                     pieces.session.shrink();
                     pieces.session.link().wait(true, pieces.session.link().silence_deadline(Instant::now()));
                 }
             });
-            assert_eq!(pieces.seen(), seen, "crowded: {crowded}");
-            assert_eq!(pieces.heard(), heard, "crowded: {crowded}");
+            assert_eq!(pieces.seen(), seen, "{patience:?}");
+            assert_eq!(pieces.heard(), heard, "{patience:?}");
         }
     }
 }

@@ -1,0 +1,44 @@
+//! What the thread that called `serve` waits for, and why a server fails.
+
+use std::io;
+
+/// What the supervisor is told.
+#[derive(Debug)]
+pub enum Event {
+    /// SIGHUP, SIGTERM or smfi_stop.
+    Stop,
+    /// SIGINT.
+    Abort,
+    /// The listening socket is of no use any more.
+    ListenerBroken(io::Error),
+    /// The last session has ended after a stop.
+    Drained,
+    /// A thread could not be started, and nobody waits for work now.
+    NoThread,
+}
+
+/// Why a server could not start, or had to end.
+#[derive(Debug)]
+pub enum Failure {
+    /// Threads, descriptors or signals could not be set up.
+    Start(io::Error),
+    /// The listening socket broke.
+    Listener(io::Error),
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Start(error) => write!(f, "cannot start: {error}"),
+            Self::Listener(error) => write!(f, "the listening socket broke: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for Failure {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Start(error) | Self::Listener(error) => Some(error),
+        }
+    }
+}

@@ -1,0 +1,406 @@
+//! Sessions whose MTA is silent: they need no thread and no buffers, only a place in a table and in the poller.
+//!
+//! Each session that was ever parked has a slot of the table until it ends. The slot says whether the session is here or
+//! away, that is, in the hands of a thread. A session that stays armed for [`Trigger::Edge`] while it is away may speak
+//! then: the slot remembers that, and the session goes on instead of being parked. So nothing has to be armed anew for
+//! each command, and no report is lost.
+
+use super::sync::Mutex;
+use crate::session::Cause;
+use crate::sys::epoll::{BATCH, Report, Trigger};
+use smallvec::SmallVec;
+use std::collections::VecDeque;
+use std::io;
+use std::time::{Duration, Instant};
+
+/// A session as the parking sees it.
+pub trait Parkable {
+    /// Its place, which only the parking changes.
+    fn place(&mut self) -> &mut Place;
+
+    /// Whether it must end because the process stops.
+    fn must_end(&self) -> bool;
+}
+
+/// What a poller has reported.
+pub type Reports = SmallVec<[Report; BATCH]>;
+
+/// What reports that parked sessions have spoken.
+pub trait Poller<T> {
+    /// Changes when the session is reported, by this token; `is_new` the first time.
+    ///
+    /// # Errors
+    /// The system refuses; then it is as it was before.
+    fn arm(&self, session: &T, token: u64, trigger: Trigger, is_new: bool) -> io::Result<()>;
+
+    /// Forgets the session.
+    fn remove(&self, session: &T);
+
+    /// Appends a report for each session that has spoken, a [`BATCH`] at most; waits up to `time` for the first of them, but not beyond
+    /// [`Self::wake`]. One thread at a time waits.
+    ///
+    /// # Errors
+    /// The poller is of no use any more.
+    fn wait(&self, time: Duration, reports: &mut Reports) -> io::Result<()>;
+
+    /// Ends a [`Self::wait`], one that is under way or else the next one.
+    fn wake(&self);
+}
+
+/// Where a session stands in the table, and when the poller reports it.
+#[derive(Debug, Default)]
+pub struct Place(Option<(u64, Trigger)>);
+
+/// The parked sessions.
+pub struct Parking<T, P> {
+    poller: P,
+    table: Mutex<Table<T>>,
+}
+
+struct Table<T> {
+    slots: Vec<Slot<T>>,
+    /// Slots without a session.
+    free: Vec<u32>,
+    /// Sessions that go on although they have not spoken.
+    due: VecDeque<(Box<T>, Cause)>,
+}
+
+struct Slot<T> {
+    /// How many sessions have had this slot, so that reports of an earlier one are recognised.
+    generation: u32,
+    /// When the session will have been silent for too long.
+    deadline: Instant,
+    /// `None` while it is away.
+    session: Option<Box<T>>,
+    /// Whether it was reported while it was away.
+    has_spoken: bool,
+}
+
+/// A session that cannot be parked.
+#[derive(Debug)]
+pub enum NotParked<T> {
+    /// It must go on: it has spoken meanwhile, or the process stops.
+    GoesOn(Box<T>, Cause),
+    /// The poller does not take it.
+    Refused(Box<T>, io::Error),
+}
+
+impl<T: Parkable, P: Poller<T>> Parking<T, P> {
+    /// No session yet.
+    pub fn new(poller: P) -> Self {
+        let table = Table { slots: Vec::new(), free: Vec::new(), due: VecDeque::new() };
+        Self { poller, table: Mutex::new(table) }
+    }
+
+    /// Parks a session until it speaks, or until `deadline`, or until the process stops.
+    ///
+    /// # Errors
+    /// It has to go on, or the poller refuses it.
+    pub fn park(&self, mut session: Box<T>, deadline: Instant, trigger: Trigger) -> Result<(), NotParked<T>> {
+        let mut table = self.table.lock();
+        // Whoever begins a stop says so before looking into the table.
+        if session.must_end() {
+            return Err(NotParked::GoesOn(session, Cause::Ready));
+        }
+        let before = session.place().0;
+        let token = before.map_or_else(|| table.new_slot(deadline), |(token, _)| token);
+        let stays_armed = before == Some((token, Trigger::Edge)) && trigger == Trigger::Edge;
+        let slot = &mut table.slots[index(token)];
+        if std::mem::take(&mut slot.has_spoken) && stays_armed {
+            // Perhaps it has hung up.
+            return Err(NotParked::GoesOn(session, Cause::HungUp));
+        }
+        if !stays_armed {
+            // Under the lock, so that whoever is told of a report finds the session here.
+            if let Err(error) = self.poller.arm(&session, token, trigger, before.is_none()) {
+                if before.is_none() {
+                    table.free_slot(token);
+                }
+                return Err(NotParked::Refused(session, error));
+            }
+            session.place().0 = Some((token, trigger));
+        }
+        let slot = &mut table.slots[index(token)];
+        slot.deadline = deadline;
+        slot.session = Some(session);
+        Ok(())
+    }
+
+    /// Lets a session that is away not be reported any more: it will be read from until it is parked again.
+    pub fn disarm(&self, session: &mut T) {
+        if let Some((token, Trigger::Edge)) = session.place().0
+            && self.poller.arm(session, token, Trigger::Never, false).is_ok()
+        {
+            session.place().0 = Some((token, Trigger::Never));
+        }
+    }
+
+    /// Forgets a session that has ended.
+    pub fn forget(&self, session: &mut T) {
+        if let Some((token, _)) = session.place().0.take() {
+            // A forked child may hold the connection open, and then closing it here is not enough.
+            self.poller.remove(session);
+            self.table.lock().free_slot(token);
+        }
+    }
+
+    /// Appends the sessions that go on, and why; waits up to `time` for the first of them, but not beyond
+    /// [`Self::wake`]. One thread at a time waits.
+    ///
+    /// # Errors
+    /// The poller is of no use any more. Sessions that are due were appended nevertheless.
+    pub fn next(&self, time: Duration, found: &mut VecDeque<(Box<T>, Cause)>) -> io::Result<()> {
+        let mut reports = Reports::new();
+        let waited = self.poller.wait(time, &mut reports);
+        let table = &mut *self.table.lock();
+        found.append(&mut table.due);
+        for Report { token, is_hung_up } in reports {
+            let Some(slot) = table.slots.get_mut(index(token)) else { continue };
+            if slot.generation != generation(token) {
+                continue; // an earlier session's, reported late
+            }
+            match slot.session.take() {
+                Some(session) if is_hung_up => found.push_back((session, Cause::HungUp)),
+                Some(session) => found.push_back((session, Cause::Ready)),
+                None => slot.has_spoken = true,
+            }
+        }
+        waited
+    }
+
+    /// Lets all sessions go on whose deadline has come; the next deadline after `now`.
+    pub fn expire(&self, now: Instant) -> Option<Instant> {
+        let mut next = None;
+        self.release(|deadline, _| {
+            if deadline <= now {
+                return Some(Cause::Expired);
+            }
+            next = Some(next.map_or(deadline, |next: Instant| next.min(deadline)));
+            None
+        });
+        next
+    }
+
+    /// Lets all sessions go on that must end because the process stops.
+    pub fn release_ending(&self) {
+        self.release(|_, session| session.must_end().then_some(Cause::Ready));
+    }
+
+    /// Ends a wait in [`Self::next`], one that is under way or else the next one.
+    pub fn wake(&self) {
+        self.poller.wake();
+    }
+
+    /// Lets those parked sessions go on for which `cause`, given the deadline, has one.
+    fn release(&self, mut cause: impl FnMut(Instant, &T) -> Option<Cause>) {
+        let table = &mut *self.table.lock();
+        for slot in &mut table.slots {
+            if let Some(session) = &slot.session
+                && let Some(cause) = cause(slot.deadline, session)
+            {
+                table.due.extend(slot.session.take().map(|session| (session, cause)));
+            }
+        }
+        if !table.due.is_empty() {
+            self.poller.wake();
+        }
+    }
+}
+
+impl<T> Table<T> {
+    /// A slot for a session that was never parked: its token.
+    fn new_slot(&mut self, deadline: Instant) -> u64 {
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(Slot { generation: 0, deadline, session: None, has_spoken: false });
+            (self.slots.len() - 1) as u32
+        });
+        u64::from(self.slots[index as usize].generation) << 32 | u64::from(index)
+    }
+
+    fn free_slot(&mut self, token: u64) {
+        let slot = &mut self.slots[index(token)];
+        slot.generation = slot.generation.wrapping_add(1);
+        slot.has_spoken = false;
+        self.free.push(index(token) as u32);
+    }
+}
+
+fn index(token: u64) -> usize {
+    (token & u64::from(u32::MAX)) as usize
+}
+
+fn generation(token: u64) -> u32 {
+    (token >> 32) as u32
+}
+
+#[cfg(all(test, not(feature = "model")))]
+mod tests {
+    use super::*;
+    use std::cell::{Cell, RefCell};
+
+    #[derive(Debug, Default)]
+    struct Session {
+        place: Place,
+        ends: bool,
+        number: u32,
+    }
+
+    impl Parkable for Session {
+        fn place(&mut self) -> &mut Place {
+            &mut self.place
+        }
+
+        fn must_end(&self) -> bool {
+            self.ends
+        }
+    }
+
+    /// Reports what a test says.
+    #[derive(Default)]
+    struct Script {
+        armed: RefCell<Vec<(u64, Trigger)>>,
+        reports: RefCell<Vec<Report>>,
+        refuses: Cell<bool>,
+        wakes: Cell<u32>,
+    }
+
+    impl Poller<Session> for Script {
+        fn arm(&self, _: &Session, token: u64, trigger: Trigger, _: bool) -> io::Result<()> {
+            if self.refuses.get() {
+                return Err(io::ErrorKind::OutOfMemory.into());
+            }
+            self.armed.borrow_mut().push((token, trigger));
+            Ok(())
+        }
+
+        fn remove(&self, _: &Session) {}
+
+        fn wait(&self, _: Duration, reports: &mut Reports) -> io::Result<()> {
+            reports.extend(self.reports.borrow_mut().drain(..));
+            Ok(())
+        }
+
+        fn wake(&self) {
+            self.wakes.set(self.wakes.get() + 1);
+        }
+    }
+
+    type Lot = Parking<Session, Script>;
+
+    fn session(number: u32) -> Box<Session> {
+        Box::new(Session { number, ..Session::default() })
+    }
+
+    fn later() -> Instant {
+        Instant::now() + Duration::from_secs(60)
+    }
+
+    fn next(lot: &Lot) -> Vec<(Box<Session>, Cause)> {
+        let mut found = VecDeque::new();
+        lot.next(Duration::ZERO, &mut found).unwrap();
+        found.into()
+    }
+
+    /// A report of this session.
+    fn of(token: u64) -> Report {
+        Report { token, is_hung_up: false }
+    }
+
+    /// The token that was armed last.
+    fn token(lot: &Lot) -> u64 {
+        lot.poller.armed.borrow().last().unwrap().0
+    }
+
+    #[test]
+    fn whoever_speaks_goes_on_and_nobody_else() {
+        let lot = Lot::new(Script::default());
+        lot.park(session(1), later(), Trigger::Once).unwrap();
+        lot.park(session(2), later(), Trigger::Once).unwrap();
+        assert!(next(&lot).is_empty());
+        lot.poller.reports.borrow_mut().push(of(token(&lot)));
+        let found = next(&lot);
+        assert!(matches!(&found[..], [(session, Cause::Ready)] if session.number == 2));
+    }
+
+    #[test]
+    fn a_session_that_stays_armed_and_speaks_while_it_is_away_goes_on() {
+        let lot = Lot::new(Script::default());
+        lot.park(session(1), later(), Trigger::Edge).unwrap();
+        let token = token(&lot);
+        for _ in 0..2 {
+            lot.poller.reports.borrow_mut().push(of(token));
+            let (away, _) = next(&lot).pop().unwrap();
+            lot.poller.reports.borrow_mut().push(of(token));
+            assert!(next(&lot).is_empty(), "it is away");
+            let Err(NotParked::GoesOn(away, Cause::HungUp)) = lot.park(away, later(), Trigger::Edge) else {
+                panic!()
+            };
+            lot.park(away, later(), Trigger::Edge).unwrap();
+        }
+        assert_eq!(*lot.poller.armed.borrow(), [(token, Trigger::Edge)], "armed once");
+    }
+
+    #[test]
+    fn a_session_hears_that_the_mta_has_hung_up() {
+        let lot = Lot::new(Script::default());
+        lot.park(session(1), later(), Trigger::Edge).unwrap();
+        let token = token(&lot);
+        lot.poller.reports.borrow_mut().push(Report { token, is_hung_up: true });
+        assert!(matches!(next(&lot)[..], [(_, Cause::HungUp)]));
+    }
+
+    #[test]
+    fn a_session_that_is_armed_anew_needs_no_memory_of_reports() {
+        let lot = Lot::new(Script::default());
+        lot.park(session(1), later(), Trigger::Edge).unwrap();
+        let token = token(&lot);
+        lot.poller.reports.borrow_mut().extend([of(token), of(token)]);
+        let (mut away, _) = next(&lot).pop().unwrap();
+        lot.disarm(&mut away);
+        lot.park(away, later(), Trigger::Once).unwrap();
+        let triggers: Vec<_> = lot.poller.armed.borrow().iter().map(|(_, trigger)| *trigger).collect();
+        assert_eq!(triggers, [Trigger::Edge, Trigger::Never, Trigger::Once]);
+    }
+
+    #[test]
+    fn a_refused_session_comes_back_and_leaves_nothing_behind() {
+        let lot = Lot::new(Script::default());
+        lot.poller.refuses.set(true);
+        let Err(NotParked::Refused(back, _)) = lot.park(session(1), later(), Trigger::Once) else { panic!() };
+        lot.poller.refuses.set(false);
+        lot.park(back, later(), Trigger::Once).unwrap();
+        assert_eq!(lot.table.lock().slots.len(), 1);
+        assert!(lot.expire(Instant::now()).is_some());
+    }
+
+    #[test]
+    fn a_late_report_does_not_reach_the_next_session() {
+        let lot = Lot::new(Script::default());
+        lot.park(session(1), later(), Trigger::Edge).unwrap();
+        let first = token(&lot);
+        lot.poller.reports.borrow_mut().push(of(first));
+        let (mut away, _) = next(&lot).pop().unwrap();
+        lot.forget(&mut away);
+        lot.park(session(2), later(), Trigger::Edge).unwrap();
+        assert_eq!(index(token(&lot)), index(first), "the slot is used again");
+        lot.poller.reports.borrow_mut().push(of(first));
+        assert!(next(&lot).is_empty());
+    }
+
+    #[test]
+    fn deadlines_and_stops_let_sessions_go_on() {
+        let lot = Lot::new(Script::default());
+        let now = Instant::now();
+        let second = now + Duration::from_secs(1);
+        lot.park(session(1), now, Trigger::Once).unwrap();
+        lot.park(session(2), second, Trigger::Edge).unwrap();
+        assert_eq!(lot.expire(now), Some(second));
+        assert!(matches!(&next(&lot)[..], [(session, Cause::Expired)] if session.number == 1));
+        assert_eq!(lot.poller.wakes.get(), 1);
+        lot.release_ending();
+        assert!(next(&lot).is_empty());
+        let mut ending = session(3);
+        ending.ends = true;
+        assert!(matches!(lot.park(ending, later(), Trigger::Once), Err(NotParked::GoesOn(..))));
+    }
+}

@@ -1,0 +1,97 @@
+//! The work of the thread that called smfi_main: it waits for a reason to stop, ends sessions whose silence has lasted too
+//! long, and lets the server drain.
+
+use super::engine::Engine;
+use super::event::{Event, Failure};
+use crate::count::Count;
+use crate::log;
+use crate::session::Filter;
+use crossbeam_channel::Receiver;
+use std::ffi::CStr;
+use std::time::{Duration, Instant};
+
+/// How long sessions may take to notice an abort before they count as stuck.
+pub const GRACE: Duration = Duration::from_secs(1);
+
+/// How long to wait before trying again to start a thread.
+const RETRY_DELAY: Duration = Duration::from_millis(100);
+
+/// Looks after an engine.
+pub struct Supervisor<'a, F: Filter> {
+    engine: &'a Engine<F>,
+    events: &'a Receiver<Event>,
+    /// Whether somebody must wait for work for whom there was no thread.
+    threads_wanted: bool,
+}
+
+impl<'a, F: Filter> Supervisor<'a, F> {
+    /// Of an engine that runs and sends these events.
+    pub fn new(engine: &'a Engine<F>, events: &'a Receiver<Event>) -> Self {
+        Self { engine, events, threads_wanted: false }
+    }
+
+    /// Waits for the reason to stop, and ends sessions whose MTA has been silent for too long.
+    ///
+    /// # Errors
+    /// The reason is that the listening socket broke.
+    pub fn supervise(&mut self) -> Result<(), Failure> {
+        loop {
+            let next_sweep = self.engine.expire_silent();
+            match self.next_event(next_sweep) {
+                Some(Event::Stop) => break self.engine.stop(),
+                Some(Event::Abort) => break self.engine.abort(),
+                Some(Event::ListenerBroken(error)) => {
+                    self.engine.stop();
+                    return Err(Failure::Listener(error));
+                }
+                Some(_) | None => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets running messages finish, for `time`; then cuts them off.
+    pub fn drain(&mut self, time: Duration, name: &CStr) {
+        if self.wait_until_drained(Instant::now() + time) {
+            return;
+        }
+        self.engine.abort();
+        if !self.wait_until_drained(Instant::now() + GRACE) {
+            log::error(
+                name,
+                format_args!(
+                    "{} left behind, stuck in a callback",
+                    Count(self.engine.live_sessions(), "session")
+                ),
+            );
+            self.engine.abandon();
+        }
+    }
+
+    fn wait_until_drained(&mut self, deadline: Instant) -> bool {
+        while self.engine.live_sessions() > 0 {
+            match self.next_event(deadline) {
+                Some(Event::Abort) => self.engine.abort(),
+                Some(_) => {}
+                None => return self.engine.live_sessions() == 0,
+            }
+        }
+        true
+    }
+
+    /// The next event, or `None` at `deadline`. Meanwhile it tries again to start threads that are missing; sessions
+    /// that are to end need them no less than others.
+    fn next_event(&mut self, deadline: Instant) -> Option<Event> {
+        loop {
+            self.threads_wanted = self.threads_wanted && self.engine.restock().is_err();
+            let retry = self.threads_wanted.then(|| Instant::now() + RETRY_DELAY);
+            match self.events.recv_deadline(retry.map_or(deadline, |retry| retry.min(deadline))) {
+                Ok(Event::NoThread) => self.threads_wanted = true,
+                Ok(event) => return Some(event),
+                // Not because it is disconnected: the engine holds a sender for as long as it lives.
+                Err(_) if Instant::now() >= deadline => return None,
+                Err(_) => {}
+            }
+        }
+    }
+}
