@@ -54,6 +54,10 @@ impl Poller {
 pub struct Busy {
     /// Messages in a second, over all connections.
     pub throughput: f64,
+    /// Seconds of the filter's CPU time for a message.
+    pub cpu: f64,
+    /// How many messages' worth of commands were answered.
+    pub messages: f64,
     /// From command to answer, sorted.
     pub latencies: Vec<Duration>,
 }
@@ -90,9 +94,10 @@ impl Crowd {
     }
 
     /// Lets them all talk for a while; each ends with its last command answered.
-    pub fn talk(&mut self, length: Duration) -> io::Result<Busy> {
+    pub fn talk(&mut self, server: &Server, length: Duration) -> io::Result<Busy> {
         let commands = self.script.message.len();
         let mut latencies = Vec::with_capacity(1 << 20);
+        let cpu = server.cpu_time();
         let start = Instant::now();
         for (link, asked) in self.links.iter_mut().zip(&mut self.asked) {
             *asked = (asked.0, Instant::now());
@@ -119,9 +124,11 @@ impl Crowd {
                 }
             }
         }
+        let messages = latencies.len() as f64 / commands as f64;
+        let cpu = (server.cpu_time() - cpu).as_secs_f64() / messages;
         latencies.sort_unstable();
-        let messages = f64::from(answered_in_time) / commands as f64;
-        Ok(Busy { throughput: messages / length.as_secs_f64(), latencies })
+        let in_time = f64::from(answered_in_time) / commands as f64;
+        Ok(Busy { throughput: in_time / length.as_secs_f64(), cpu, messages, latencies })
     }
 }
 

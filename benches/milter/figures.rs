@@ -3,10 +3,12 @@
 
 use std::time::Duration;
 
+use crate::counters::{self, Counts};
 use crate::crowd::{self, Busy, Crowd, Silence};
 use crate::measure::{self, Effort, Outcome};
+use crate::rounds::Rounds;
 use crate::scenario::{self, Scenario};
-use crate::stats::median;
+use crate::selection::Selection;
 use crate::subject::{Server, Subject, Wants, Workshop};
 
 /// One scenario and what each subject reached in it.
@@ -17,36 +19,28 @@ pub struct Row {
     pub outcomes: Vec<Outcome>,
 }
 
-/// So many busy connections, and each subject's rounds.
+/// So many busy connections, and what each subject made of them.
 pub struct Level {
     /// How many.
     pub connections: usize,
-    /// One entry for each round; the same round ran at about the same time for all subjects.
-    pub runs: Vec<(Subject, Vec<Busy>)>,
+    /// What was timed.
+    pub rounds: Rounds<Busy>,
+    /// What was counted, for a message.
+    pub counts: Vec<(Subject, Counts)>,
 }
 
 impl Level {
-    fn rounds(&self, subject: Subject) -> &[Busy] {
-        self.runs.iter().find(|(which, _)| *which == subject).map_or(&[], |(_, rounds)| rounds)
-    }
-
-    /// The median of a figure over the rounds of a subject.
-    pub fn typical(&self, subject: Subject, figure: impl Fn(&Busy) -> f64) -> f64 {
-        median(self.rounds(subject).iter().map(figure).collect())
-    }
-
-    /// The median of each round's ratio of a figure between two subjects.
-    pub fn ratio(&self, subject: Subject, to: Subject, figure: impl Fn(&Busy) -> f64) -> f64 {
-        let pairs = self.rounds(subject).iter().zip(self.rounds(to));
-        median(pairs.map(|(one, other)| figure(one) / figure(other)).collect())
-    }
-
     /// All latencies of a subject, sorted.
     pub fn latencies(&self, subject: Subject) -> Vec<Duration> {
         let mut all: Vec<Duration> =
-            self.rounds(subject).iter().flat_map(|busy| busy.latencies.iter().copied()).collect();
+            self.rounds.of(subject).iter().flat_map(|busy| busy.latencies.iter().copied()).collect();
         all.sort_unstable();
         all
+    }
+
+    /// Calls and context switches for a message.
+    pub fn counts(&self, subject: Subject) -> Option<Counts> {
+        self.counts.iter().find(|(which, _)| *which == subject).map(|(_, counts)| *counts)
     }
 }
 
@@ -78,6 +72,8 @@ pub struct Plan {
     pub subjects: Vec<Subject>,
     /// For the scenarios.
     pub scenarios: Effort,
+    /// Whom to measure with busy connections.
+    pub busy_subjects: Vec<Subject>,
     /// For the busy connections.
     pub busy: Effort,
     /// How many busy connections.
@@ -97,7 +93,8 @@ impl Plan {
             subjects: Subject::ALL.to_vec(),
             scenarios: Effort { rounds: 15, slice: Duration::from_millis(150) },
             busy: Effort { rounds: 7, slice: Duration::from_millis(300) },
-            levels: &[1, 4, 16, 64, 256, 1000],
+            busy_subjects: Subject::ALL.to_vec(),
+            levels: &[1, 2, 4, 8, 16, 64, 256, 1000],
             silent: &[100, 1000, 10_000],
             rested: Subject::ALL.to_vec(),
             eager: true,
@@ -110,66 +107,75 @@ impl Plan {
             subjects: vec![Subject::Debian, Subject::Ours],
             scenarios: Effort { rounds: 5, slice: Duration::from_millis(120) },
             busy: Effort { rounds: 5, slice: Duration::from_millis(200) },
-            levels: &[64, 1000],
+            busy_subjects: vec![Subject::Debian, Subject::Ours, Subject::BareEpoll],
+            levels: &[8, 64, 256, 1000],
             silent: &[10_000],
             rested: vec![Subject::Ours],
             eager: false,
         }
     }
 
-    /// Measures, telling on standard error what it is at.
-    pub fn run(&self, workshop: &Workshop) -> Figures {
+    /// Measures what is selected, telling on standard error what it is at.
+    pub fn run(&self, workshop: &Workshop, selection: &Selection) -> Figures {
         crowd::raise_descriptor_limit();
         let row = |scenario: &'static Scenario, subjects: &[Subject]| {
             eprintln!("{} ({})", scenario.id, scenario.title);
-            Row { scenario, outcomes: measure::run(workshop, scenario, subjects, self.scenarios) }
+            let effort = Effort {
+                rounds: selection.rounds(self.scenarios.rounds, self.scenarios.slice),
+                ..self.scenarios
+            };
+            let outcomes = measure::run(workshop, scenario, &selection.of(subjects), effort);
+            Row { scenario, outcomes }
+        };
+        let rows = |table: &'static [Scenario], subjects: &[Subject]| {
+            let wanted = table.iter().filter(|scenario| selection.wants(scenario.id));
+            wanted.map(|scenario| row(scenario, subjects)).collect::<Vec<_>>()
         };
         let yardsticks = [Subject::Debian, Subject::Ours, Subject::Bare];
+        let levels = self.levels.iter().filter(|connections| selection.wants(&format!("busy-{connections}")));
+        let silent = self.silent.iter().filter(|connections| selection.wants(&format!("idle-{connections}")));
         Figures {
-            rows: scenario::ALL.iter().map(|scenario| row(scenario, &self.subjects)).collect(),
-            eager: match self.eager {
-                true => scenario::EAGER.iter().map(|scenario| row(scenario, &yardsticks)).collect(),
-                false => Vec::new(),
-            },
-            instructions: yardsticks
+            rows: rows(&scenario::ALL, &self.subjects),
+            eager: if self.eager { rows(&scenario::EAGER, &yardsticks) } else { Vec::new() },
+            instructions: selection
+                .of(&yardsticks)
                 .into_iter()
-                .filter(|subject| self.subjects.contains(subject))
+                .filter(|_| selection.wants("instructions"))
                 .map(|subject| {
                     eprintln!("instructions of {}", subject.name());
                     (subject, measure::instructions(workshop, &scenario::S1, subject, workshop.scratch()))
                 })
                 .collect(),
-            levels: self.levels.iter().map(|&connections| self.level(workshop, connections)).collect(),
-            rests: self.silent.iter().map(|&connections| self.rest(workshop, connections)).collect(),
+            levels: levels.map(|&connections| self.level(workshop, selection, connections)).collect(),
+            rests: silent.map(|&connections| self.rest(workshop, connections)).collect(),
         }
     }
 
-    fn level(&self, workshop: &Workshop, connections: usize) -> Level {
+    fn level(&self, workshop: &Workshop, selection: &Selection, connections: usize) -> Level {
         eprintln!("{connections} busy connections");
-        let mut subjects = self.subjects.clone();
-        if !subjects.contains(&Subject::Plain) {
-            subjects.push(Subject::Plain);
-        }
+        let subjects = selection.of(&self.busy_subjects);
         let servers: Vec<Server> =
             subjects.iter().map(|&subject| workshop.start(subject, Wants::default(), &[])).collect();
         let mut crowds: Vec<Crowd> = servers
             .iter()
             .map(|server| Crowd::gather(server.address(), connections).expect("connections"))
             .collect();
-        let mut runs: Vec<(Subject, Vec<Busy>)> =
-            subjects.iter().map(|&subject| (subject, Vec::new())).collect();
-        for _ in 0..self.busy.rounds {
-            for (crowd, (subject, rounds)) in crowds.iter_mut().zip(&mut runs) {
-                // The first moments are spent waking up.
-                for length in [self.busy.slice / 4, self.busy.slice] {
-                    let busy = crowd.talk(length).unwrap_or_else(|error| panic!("{subject:?}: {error}"));
-                    if length == self.busy.slice {
-                        rounds.push(busy);
-                    }
-                }
-            }
-        }
-        Level { connections, runs }
+        let rounds = selection.rounds(self.busy.rounds, self.busy.slice);
+        let mut talk = |which: usize, length| {
+            let busy = crowds[which].talk(&servers[which], length);
+            busy.unwrap_or_else(|error| panic!("{:?}: {error}", subjects[which]))
+        };
+        let rounds = Rounds::measured(&subjects, rounds, |which| {
+            // The first moments are spent waking up.
+            talk(which, self.busy.slice / 4);
+            talk(which, self.busy.slice)
+        });
+        let counts = (0..subjects.len()).map(|which| {
+            talk(which, self.busy.slice / 4);
+            let load = || Ok(talk(which, self.busy.slice).messages);
+            (subjects[which], counters::count_while(workshop, &servers[which], load).expect("perf"))
+        });
+        Level { connections, counts: counts.collect(), rounds }
     }
 
     fn rest(&self, workshop: &Workshop, connections: usize) -> Rest {

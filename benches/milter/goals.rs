@@ -4,7 +4,7 @@
 use std::fmt::Write;
 
 use crate::crowd::{Busy, Silence};
-use crate::figures::{Figures, Row};
+use crate::figures::{Figures, Level, Row};
 use crate::measure::Outcome;
 use crate::scenario::Target;
 use crate::stats::short;
@@ -46,10 +46,6 @@ impl Goal {
 /// Messages in a second.
 pub fn throughput(busy: &Busy) -> f64 {
     busy.throughput
-}
-
-fn p99(busy: &Busy) -> f64 {
-    busy.latency(0.99).as_secs_f64()
 }
 
 /// What one subject reached.
@@ -100,31 +96,6 @@ fn other_goals(figures: &Figures) -> Vec<Goal> {
         let bare = instructions(Subject::Bare).map(|bare| bare / debian);
         add("S1", "instructions", ours / debian, 0.30, false, bare);
     }
-    for level in &figures.levels {
-        let to_debian = |subject| level.ratio(subject, Subject::Debian, throughput);
-        let bare = level.runs.iter().any(|(subject, _)| *subject == Subject::Bare);
-        match level.connections {
-            64 => {
-                let to_plain = |subject| level.ratio(subject, Subject::Plain, p99);
-                let ours = to_plain(Subject::Ours);
-                add(
-                    "64 busy",
-                    "p99 to plain threads",
-                    ours,
-                    0.8,
-                    false,
-                    bare.then(|| to_plain(Subject::Bare)),
-                );
-                let ours = to_debian(Subject::Ours);
-                add("64 busy", "throughput", ours, 1.3, true, bare.then(|| to_debian(Subject::Bare)));
-            }
-            1000 => {
-                let ours = to_debian(Subject::Ours);
-                add("1,000 busy", "throughput", ours, 2.0, true, bare.then(|| to_debian(Subject::Bare)));
-            }
-            _ => {}
-        }
-    }
     let many = figures.rests.iter().find(|rest| rest.connections == 10_000);
     let cost = |subject| many?.costs.iter().find(|(which, _)| *which == subject).map(|(_, silence)| silence);
     if let Some(ours) = cost(Subject::Ours) {
@@ -139,10 +110,36 @@ fn other_goals(figures: &Figures) -> Vec<Goal> {
     goals
 }
 
+/// Busy connections: those of bare-epoll are the limit.
+fn busy_goals(level: &Level) -> Vec<Goal> {
+    let mut goals = Vec::new();
+    let ratio = |figure: fn(&Busy) -> f64| level.rounds.ratio(Subject::Ours, Subject::BareEpoll, figure);
+    let counted = || Some(level.counts(Subject::Ours)?.calls / level.counts(Subject::BareEpoll)?.calls);
+    let mut add = |what, reached: Option<f64>, wanted, at_least| {
+        let id = format!("busy-{}", level.connections);
+        goals.extend(reached.map(|reached| Goal {
+            id,
+            what,
+            reached,
+            wanted,
+            at_least,
+            limit: None,
+            bare: None,
+        }));
+    };
+    if level.connections >= 8 {
+        add("throughput", ratio(throughput), 0.8, true);
+        add("CPU", ratio(|busy| busy.cpu), 1.3, false);
+        add("calls", counted(), 1.15, false);
+    }
+    goals
+}
+
 /// All of them.
 pub fn all(figures: &Figures) -> Vec<Goal> {
     let mut goals: Vec<Goal> = figures.rows.iter().flat_map(scenario_goals).collect();
     goals.extend(other_goals(figures));
+    goals.extend(figures.levels.iter().flat_map(busy_goals));
     goals
 }
 

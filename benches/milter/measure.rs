@@ -81,6 +81,10 @@ fn slice(server: &Server, scenario: &Scenario, script: &Script, length: Duration
     }
 }
 
+fn middle(values: Vec<f64>) -> f64 {
+    median(values).expect("at least one round")
+}
+
 /// Measures the subjects (Debian's libmilter among them) in one scenario.
 pub fn run(workshop: &Workshop, scenario: &Scenario, subjects: &[Subject], effort: Effort) -> Vec<Outcome> {
     let script = Script::new(scenario.shape);
@@ -113,12 +117,12 @@ pub fn run(workshop: &Workshop, scenario: &Scenario, subjects: &[Subject], effor
             Outcome {
                 subject,
                 typical: Sample {
-                    throughput: median(own.iter().map(|s| s.throughput).collect()),
-                    cpu: median(own.iter().map(|s| s.cpu).collect()),
+                    throughput: middle(own.iter().map(|s| s.throughput).collect()),
+                    cpu: middle(own.iter().map(|s| s.cpu).collect()),
                 },
                 ratio: Sample {
-                    throughput: median(pairs().map(|(s, d)| s.throughput / d.throughput).collect()),
-                    cpu: median(pairs().map(|(s, d)| s.cpu / d.cpu).collect()),
+                    throughput: middle(pairs().map(|(s, d)| s.throughput / d.throughput).collect()),
+                    cpu: middle(pairs().map(|(s, d)| s.cpu / d.cpu).collect()),
                 },
                 calls: calls(server, scenario),
             }

@@ -31,7 +31,9 @@ fn series(subject: Subject, points: Vec<(f64, f64)>, dots: bool) -> Series {
 fn throughput(figures: &Figures) -> String {
     let lines = Subject::ALL.map(|subject| {
         let levels = figures.levels.iter();
-        let points = levels.map(|l| (l.connections as f64, l.typical(subject, |busy| busy.throughput)));
+        let points = levels.filter_map(|level| {
+            Some((level.connections as f64, level.rounds.typical(subject, |busy| busy.throughput)?))
+        });
         series(subject, points.collect(), true)
     });
     let up = Axis { label: "messages per second", logarithmic: false };

@@ -5,8 +5,8 @@ use std::fmt::Write;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
 
+use crate::crowd::Busy;
 use crate::figures::{Figures, Level, Row};
 use crate::goals::{self, Goal, of, throughput};
 use crate::measure::Outcome;
@@ -62,22 +62,32 @@ fn scenario_table(rows: &[Row]) -> String {
     text
 }
 
-fn busy_table(levels: &[Level]) -> String {
-    let mut text = String::from("| connections | | messages/s | p50 us | p99 us |\n|---|---|---|---|---|\n");
+/// Busy connections: medians, ratios to Debian's libmilter and to bare-epoll, and counts for a message.
+pub fn busy_table(levels: &[Level]) -> String {
+    let mut text = String::from(
+        "| connections | | messages/s | to Debian | to bare-epoll | p50 us | p99 us | CPU us per message | calls per \
+         message | switches per message |\n|---|---|---|---|---|---|---|---|---|---|\n",
+    );
+    let optional = |value: Option<f64>| value.map_or("-".to_owned(), short);
     for level in levels {
-        for (subject, _) in &level.runs {
-            let latency = |share: f64| {
-                let seconds = level.typical(*subject, |busy| busy.latency(share).as_secs_f64());
-                micros(Duration::from_secs_f64(seconds))
-            };
+        for subject in level.rounds.subjects() {
+            let typical = |figure: &dyn Fn(&Busy) -> f64| optional(level.rounds.typical(subject, figure));
+            let latency = |share: f64| typical(&|busy| busy.latency(share).as_secs_f64() * 1e6);
+            let ratio = |to| optional(level.rounds.ratio(subject, to, throughput));
+            let counts = level.counts(subject);
             let _ = writeln!(
                 text,
-                "| {} | {} | {} | {} | {} |",
+                "| {} | {} | {} | {} | {} | {} | {} | {} | {} | {} |",
                 level.connections,
                 subject.name(),
-                short(level.typical(*subject, throughput)),
+                typical(&throughput),
+                ratio(Subject::Debian),
+                ratio(Subject::BareEpoll),
                 latency(0.5),
-                latency(0.99)
+                latency(0.99),
+                typical(&|busy| busy.cpu * 1e6),
+                optional(counts.map(|counts| counts.calls)),
+                optional(counts.map(|counts| counts.switches)),
             );
         }
     }
@@ -122,7 +132,7 @@ fn losses(figures: &Figures, goals: &[Goal]) -> String {
             goal.bound()
         );
     }
-    let library = |subject: &Subject| !matches!(subject, Subject::Ours | Subject::Bare | Subject::Plain);
+    let library = |subject: &Subject| subject.is_peer() || *subject == Subject::Debian;
     for row in &figures.rows {
         let Some(ours) = of(&row.outcomes, Subject::Ours) else { continue };
         for other in row.outcomes.iter().filter(|outcome| library(&outcome.subject)) {
@@ -138,8 +148,8 @@ fn losses(figures: &Figures, goals: &[Goal]) -> String {
         }
     }
     for level in &figures.levels {
-        for (subject, _) in level.runs.iter().filter(|(subject, _)| library(subject)) {
-            let times = level.ratio(*subject, Subject::Ours, throughput);
+        for subject in level.rounds.subjects().filter(library) {
+            let times = level.rounds.ratio(subject, Subject::Ours, throughput).unwrap_or_default();
             if times > 1.0 {
                 let name = subject.name();
                 let _ = writeln!(
@@ -192,6 +202,18 @@ fn machine() -> String {
         version("golang-github-emersion-go-milter-dev"),
         version("python3-milter"),
     )
+}
+
+/// The tables of what was measured, and no more.
+pub fn tables(figures: &Figures) -> String {
+    let mut text = scenario_table(&figures.rows) + &scenario_table(&figures.eager);
+    if !figures.levels.is_empty() {
+        text += &busy_table(&figures.levels);
+    }
+    if !figures.rests.is_empty() {
+        text += &silence_table(figures);
+    }
+    text
 }
 
 /// Writes docs/performance.md and the charts that it shows.

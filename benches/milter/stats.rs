@@ -7,11 +7,14 @@ pub fn quantile<T: Copy>(sorted: &[T], share: f64) -> T {
     sorted[((sorted.len() - 1) as f64 * share).round() as usize]
 }
 
-/// The middle of an unsorted list.
-pub fn median(mut values: Vec<f64>) -> f64 {
+/// The middle of an unsorted list, if there is anything in it.
+pub fn median(mut values: Vec<f64>) -> Option<f64> {
     values.sort_by(f64::total_cmp);
     let half = values.len() / 2;
-    if values.len() % 2 == 1 { values[half] } else { (values[half - 1] + values[half]) / 2.0 }
+    match values.len() % 2 {
+        1 => Some(values[half]),
+        _ => Some((values.get(half.checked_sub(1)?)? + values[half]) / 2.0),
+    }
 }
 
 /// Three significant digits, and no exponent.

@@ -22,6 +22,8 @@ pub enum Subject {
     Debian,
     /// The hand-written server with the fewest system calls.
     Bare,
+    /// The hand-written server with one thread that takes the ready connections in batches.
+    BareEpoll,
     /// The hand-written server with a thread for each connection and poll before each call.
     Plain,
     /// Rust's indymilter.
@@ -34,8 +36,16 @@ pub enum Subject {
 
 impl Subject {
     /// All of them, in the order of the tables.
-    pub const ALL: [Self; 7] =
-        [Self::Debian, Self::Ours, Self::Bare, Self::Plain, Self::Indymilter, Self::Go, Self::Pymilter];
+    pub const ALL: [Self; 8] = [
+        Self::Debian,
+        Self::Ours,
+        Self::Bare,
+        Self::BareEpoll,
+        Self::Plain,
+        Self::Indymilter,
+        Self::Go,
+        Self::Pymilter,
+    ];
 
     /// What tables and charts call it.
     pub fn name(self) -> &'static str {
@@ -43,11 +53,31 @@ impl Subject {
             Self::Ours => "libmilter-rs",
             Self::Debian => "Debian libmilter",
             Self::Bare => "bare server",
+            Self::BareEpoll => "bare-epoll",
             Self::Plain => "plain threads",
             Self::Indymilter => "indymilter",
             Self::Go => "go-milter",
             Self::Pymilter => "pymilter",
         }
+    }
+
+    /// What it is called on the command line: the name of its program, where it has one of its own.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Ours => "ours",
+            Self::Debian => "debian",
+            Self::Bare => "bare",
+            Self::BareEpoll => "bare-epoll",
+            Self::Plain => "plain",
+            Self::Indymilter => "indymilter",
+            Self::Go => "go-milter",
+            Self::Pymilter => "pymilter",
+        }
+    }
+
+    /// Whether it is a milter library of others.
+    pub fn is_peer(self) -> bool {
+        matches!(self, Self::Indymilter | Self::Go | Self::Pymilter)
     }
 
     /// Whether it can leave header lines unanswered.
@@ -92,11 +122,7 @@ impl Workshop {
     fn program(&self, subject: Subject) -> PathBuf {
         self.programs.join(match subject {
             Subject::Ours | Subject::Debian => "null-filter",
-            Subject::Bare => "bare",
-            Subject::Plain => "plain",
-            Subject::Indymilter => "indymilter",
-            Subject::Go => "go-milter",
-            Subject::Pymilter => "pymilter",
+            _ => subject.word(),
         })
     }
 
