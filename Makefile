@@ -26,6 +26,10 @@ PROFILE ?= release
 DIFF_SESSIONS ?= 1000000
 DIFF_SEED ?= 1
 
+# The engine's hand-over of work under a model checker, and how many orders of events `make check-long` tries.
+MODEL = $(CARGO) test $(CARGOFLAGS) --target-dir $(TARGET) --lib --features model server::model
+MODEL_RUNS ?= 50000
+
 SONAME = libmilter.so.$(SOVERSION)
 BUILT = $(TARGET)/$(if $(filter dev,$(PROFILE)),debug,$(PROFILE))
 # Not set for the default: what plain `cargo build` has made then needs no second build.
@@ -61,11 +65,13 @@ deps:  ## what the tests need: Debian packages (as root) and sources
 
 check: deps all  ## every test
 	$(CARGO) test $(CARGOFLAGS) --target-dir $(TARGET)
+	$(MODEL)
 
-check-long: deps all  ## a million random sessions on the reference and on ours (DIFF_SESSIONS, DIFF_SEED)
+check-long: deps all  ## many orders of events, and a million random sessions on the reference and on ours (DIFF_SESSIONS, DIFF_SEED)
 	LIBMILTER_DIFF_SESSIONS=$(DIFF_SESSIONS) LIBMILTER_DIFF_SEED=$(DIFF_SEED) \
 		$(CARGO) test $(CARGOFLAGS) --release --target-dir $(TARGET) --test integration \
 		differential::sessions_agree -- --exact --nocapture
+	MODEL_RUNS=$(MODEL_RUNS) $(MODEL)
 
 filters: deps all  ## Debian's milters on our library, and a table of what they did
 	rm -rf $(TARGET)/tmp/filters

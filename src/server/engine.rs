@@ -10,8 +10,9 @@
 
 use super::event::Event;
 use super::listener::Listener;
+use super::live::Live;
 use super::load::{Counted, LoadGauge};
-use super::parking::{NotParked, Parkable, Parking, Place};
+use super::parking::{Parkable, Parking, Place};
 use super::poller::EpollPoller;
 use super::pool::{Effort, Job, Pool, THREAD_IDLE_TIMEOUT, Turn, Waited};
 use super::settings::{Settings, Threads};
@@ -28,7 +29,6 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 /// How long to wait before asking again for what the system has denied: a descriptor, or memory.
@@ -66,7 +66,7 @@ struct Shared<F: Filter> {
     parking: Parking<Connection, EpollPoller>,
     load: LoadGauge,
     /// Sessions that have not ended.
-    live: AtomicUsize,
+    live: Live,
     tombstones: Mutex<VecDeque<Arc<Context>>>,
     last_complaint: Mutex<Option<Instant>>,
     events: Sender<Event>,
@@ -88,6 +88,10 @@ impl Parkable for Connection {
 
     fn must_end(&self) -> bool {
         self.session.must_end()
+    }
+
+    fn wait(&self, until: Instant) -> bool {
+        self.session.wait(until)
     }
 }
 
@@ -208,7 +212,7 @@ impl<F: Filter> Engine<F> {
             listener: Mutex::new(Some(Arc::new(listener))),
             parking: Parking::new(poller),
             load: LoadGauge::new(BLOCKING_PER_PROCESSOR * processors),
-            live: AtomicUsize::new(0),
+            live: Live::default(),
             tombstones: Mutex::default(),
             last_complaint: Mutex::default(),
             events,
@@ -241,7 +245,7 @@ impl<F: Filter> Engine<F> {
 
     /// How many sessions have not ended.
     pub fn live_sessions(&self) -> usize {
-        self.shared.live.load(Ordering::SeqCst)
+        self.shared.live.count()
     }
 
     /// No new connections; sessions end as soon as they are outside a message.
@@ -296,9 +300,7 @@ impl<F: Filter> Shared<F> {
         let Some(listener) = self.listener.lock().clone() else { return Waited::Over };
         match listener.accept(self.shutdown.alarm(false)) {
             Ok(Some(socket)) => {
-                // Whoever begins a shutdown says so before counting the sessions.
-                self.live.fetch_add(1, Ordering::SeqCst);
-                if self.shutdown.has_begun() {
+                if !self.live.admit(|| self.shutdown.has_begun()) {
                     drop(socket);
                     self.session_ended();
                     return Waited::Over;
@@ -435,22 +437,9 @@ impl<F: Filter> Shared<F> {
         let now = Instant::now();
         self.load.count(&mut connection.counted, now);
         let deadline = connection.session.link().silence_deadline(now - silent_for);
-        loop {
-            let error;
-            (connection, error) = match self.parking.park(connection, deadline, trigger) {
-                Ok(()) => return Ok(()),
-                Err(NotParked::GoesOn(back, cause)) => return Err((back, cause)),
-                Err(NotParked::Refused(back, error)) => (back, error),
-            };
+        self.parking.park(connection, trigger, now, deadline, |error| {
             self.complain(format_args!("a silent session keeps its thread: {error}"));
-            // The thread waits in the poller's place, and asks it again now and then.
-            if connection.session.wait(deadline.min(Instant::now() + RETRY_DELAY)) {
-                return Err((connection, Cause::Ready));
-            }
-            if Instant::now() >= deadline {
-                return Err((connection, Cause::Expired));
-            }
-        }
+        })
     }
 
     /// Keeps the context of an ended session for a while.
@@ -463,7 +452,7 @@ impl<F: Filter> Shared<F> {
     }
 
     fn session_ended(&self) {
-        if self.live.fetch_sub(1, Ordering::SeqCst) == 1 && self.shutdown.has_begun() {
+        if self.live.leave() && self.shutdown.has_begun() {
             // If nobody receives it, nobody waits for it.
             let _ = self.events.send(Event::Drained);
         }

@@ -4,6 +4,7 @@ pub mod endpoint;
 mod engine;
 mod event;
 pub mod listener;
+mod live;
 mod load;
 #[cfg(feature = "model")]
 mod model;

@@ -13,6 +13,9 @@ use std::collections::VecDeque;
 use std::io;
 use std::time::{Duration, Instant};
 
+/// How long to wait before asking the poller again.
+const RETRY_DELAY: Duration = Duration::from_millis(100);
+
 /// A session as the parking sees it.
 pub trait Parkable {
     /// Its place, which only the parking changes.
@@ -20,6 +23,9 @@ pub trait Parkable {
 
     /// Whether it must end because the process stops.
     fn must_end(&self) -> bool;
+
+    /// Waits until it has spoken or must end; `false` if neither is so before `until`.
+    fn wait(&self, until: Instant) -> bool;
 }
 
 /// What a poller has reported.
@@ -76,13 +82,12 @@ struct Slot<T> {
     has_spoken: bool,
 }
 
-/// A session that cannot be parked.
-#[derive(Debug)]
-pub enum NotParked<T> {
-    /// It must go on: it has spoken meanwhile, or the process stops.
-    GoesOn(Box<T>, Cause),
+/// Why a session is not parked.
+enum NotParked {
+    /// It goes on at once.
+    GoesOn(Cause),
     /// The poller does not take it.
-    Refused(Box<T>, io::Error),
+    Refused(io::Error),
 }
 
 impl<T: Parkable, P: Poller<T>> Parking<T, P> {
@@ -92,15 +97,51 @@ impl<T: Parkable, P: Poller<T>> Parking<T, P> {
         Self { poller, table: Mutex::new(table) }
     }
 
-    /// Parks a session until it speaks, or until `deadline`, or until the process stops.
+    /// Parks a session, `now`, until it speaks, or until `deadline`, or until the process stops. If the poller refuses it, the
+    /// calling thread waits in the poller's place, and asks again now and then.
     ///
     /// # Errors
-    /// It has to go on, or the poller refuses it.
-    pub fn park(&self, mut session: Box<T>, deadline: Instant, trigger: Trigger) -> Result<(), NotParked<T>> {
+    /// The session goes on, and why.
+    pub fn park(
+        &self,
+        mut session: Box<T>,
+        trigger: Trigger,
+        mut now: Instant,
+        deadline: Instant,
+        mut complain: impl FnMut(io::Error),
+    ) -> Result<(), (Box<T>, Cause)> {
+        loop {
+            let (back, reason) = match self.try_park(session, trigger, deadline) {
+                Ok(()) => return Ok(()),
+                Err(back) => back,
+            };
+            session = back;
+            match reason {
+                NotParked::GoesOn(cause) => return Err((session, cause)),
+                NotParked::Refused(error) => complain(error),
+            }
+            let until = deadline.min(now + RETRY_DELAY);
+            if session.wait(until) {
+                // Whether it has hung up, nobody has told.
+                return Err((session, Cause::HungUp));
+            }
+            if until == deadline {
+                return Err((session, Cause::Expired));
+            }
+            now = until;
+        }
+    }
+
+    fn try_park(
+        &self,
+        mut session: Box<T>,
+        trigger: Trigger,
+        deadline: Instant,
+    ) -> Result<(), (Box<T>, NotParked)> {
         let mut table = self.table.lock();
         // Whoever begins a stop says so before looking into the table.
         if session.must_end() {
-            return Err(NotParked::GoesOn(session, Cause::Ready));
+            return Err((session, NotParked::GoesOn(Cause::Ready)));
         }
         let before = session.place().0;
         let token = before.map_or_else(|| table.new_slot(deadline), |(token, _)| token);
@@ -108,7 +149,7 @@ impl<T: Parkable, P: Poller<T>> Parking<T, P> {
         let slot = &mut table.slots[index(token)];
         if std::mem::take(&mut slot.has_spoken) && stays_armed {
             // Perhaps it has hung up.
-            return Err(NotParked::GoesOn(session, Cause::HungUp));
+            return Err((session, NotParked::GoesOn(Cause::HungUp)));
         }
         if !stays_armed {
             // Under the lock, so that whoever is told of a report finds the session here.
@@ -116,7 +157,7 @@ impl<T: Parkable, P: Poller<T>> Parking<T, P> {
                 if before.is_none() {
                     table.free_slot(token);
                 }
-                return Err(NotParked::Refused(session, error));
+                return Err((session, NotParked::Refused(error)));
             }
             session.place().0 = Some((token, trigger));
         }
@@ -253,6 +294,10 @@ mod tests {
         fn must_end(&self) -> bool {
             self.ends
         }
+
+        fn wait(&self, _: Instant) -> bool {
+            false
+        }
     }
 
     /// Reports what a test says.
@@ -261,6 +306,7 @@ mod tests {
         armed: RefCell<Vec<(u64, Trigger)>>,
         reports: RefCell<Vec<Report>>,
         refuses: Cell<bool>,
+        refusals: Cell<u32>,
         wakes: Cell<u32>,
     }
 
@@ -295,6 +341,17 @@ mod tests {
         Instant::now() + Duration::from_secs(60)
     }
 
+    fn park(
+        lot: &Lot,
+        session: Box<Session>,
+        deadline: Instant,
+        trigger: Trigger,
+    ) -> Result<(), (Box<Session>, Cause)> {
+        lot.park(session, trigger, Instant::now(), deadline, |_| {
+            lot.poller.refusals.set(lot.poller.refusals.get() + 1)
+        })
+    }
+
     fn next(lot: &Lot) -> Vec<(Box<Session>, Cause)> {
         let mut found = VecDeque::new();
         lot.next(Duration::ZERO, &mut found).unwrap();
@@ -314,8 +371,8 @@ mod tests {
     #[test]
     fn whoever_speaks_goes_on_and_nobody_else() {
         let lot = Lot::new(Script::default());
-        lot.park(session(1), later(), Trigger::Once).unwrap();
-        lot.park(session(2), later(), Trigger::Once).unwrap();
+        park(&lot, session(1), later(), Trigger::Once).unwrap();
+        park(&lot, session(2), later(), Trigger::Once).unwrap();
         assert!(next(&lot).is_empty());
         lot.poller.reports.borrow_mut().push(of(token(&lot)));
         let found = next(&lot);
@@ -325,17 +382,15 @@ mod tests {
     #[test]
     fn a_session_that_stays_armed_and_speaks_while_it_is_away_goes_on() {
         let lot = Lot::new(Script::default());
-        lot.park(session(1), later(), Trigger::Edge).unwrap();
+        park(&lot, session(1), later(), Trigger::Edge).unwrap();
         let token = token(&lot);
         for _ in 0..2 {
             lot.poller.reports.borrow_mut().push(of(token));
             let (away, _) = next(&lot).pop().unwrap();
             lot.poller.reports.borrow_mut().push(of(token));
             assert!(next(&lot).is_empty(), "it is away");
-            let Err(NotParked::GoesOn(away, Cause::HungUp)) = lot.park(away, later(), Trigger::Edge) else {
-                panic!()
-            };
-            lot.park(away, later(), Trigger::Edge).unwrap();
+            let Err((away, Cause::HungUp)) = park(&lot, away, later(), Trigger::Edge) else { panic!() };
+            park(&lot, away, later(), Trigger::Edge).unwrap();
         }
         assert_eq!(*lot.poller.armed.borrow(), [(token, Trigger::Edge)], "armed once");
     }
@@ -343,7 +398,7 @@ mod tests {
     #[test]
     fn a_session_hears_that_the_mta_has_hung_up() {
         let lot = Lot::new(Script::default());
-        lot.park(session(1), later(), Trigger::Edge).unwrap();
+        park(&lot, session(1), later(), Trigger::Edge).unwrap();
         let token = token(&lot);
         lot.poller.reports.borrow_mut().push(Report { token, is_hung_up: true });
         assert!(matches!(next(&lot)[..], [(_, Cause::HungUp)]));
@@ -352,36 +407,37 @@ mod tests {
     #[test]
     fn a_session_that_is_armed_anew_needs_no_memory_of_reports() {
         let lot = Lot::new(Script::default());
-        lot.park(session(1), later(), Trigger::Edge).unwrap();
+        park(&lot, session(1), later(), Trigger::Edge).unwrap();
         let token = token(&lot);
         lot.poller.reports.borrow_mut().extend([of(token), of(token)]);
         let (mut away, _) = next(&lot).pop().unwrap();
         lot.disarm(&mut away);
-        lot.park(away, later(), Trigger::Once).unwrap();
+        park(&lot, away, later(), Trigger::Once).unwrap();
         let triggers: Vec<_> = lot.poller.armed.borrow().iter().map(|(_, trigger)| *trigger).collect();
         assert_eq!(triggers, [Trigger::Edge, Trigger::Never, Trigger::Once]);
     }
 
     #[test]
-    fn a_refused_session_comes_back_and_leaves_nothing_behind() {
+    fn a_session_that_the_poller_refuses_expires_all_the_same() {
         let lot = Lot::new(Script::default());
         lot.poller.refuses.set(true);
-        let Err(NotParked::Refused(back, _)) = lot.park(session(1), later(), Trigger::Once) else { panic!() };
+        let deadline = Instant::now() + 5 * RETRY_DELAY / 2;
+        let Err((back, Cause::Expired)) = park(&lot, session(1), deadline, Trigger::Once) else { panic!() };
+        assert_eq!(lot.poller.refusals.get(), 3);
         lot.poller.refuses.set(false);
-        lot.park(back, later(), Trigger::Once).unwrap();
-        assert_eq!(lot.table.lock().slots.len(), 1);
-        assert!(lot.expire(Instant::now()).is_some());
+        park(&lot, back, later(), Trigger::Once).unwrap();
+        assert_eq!(lot.table.lock().slots.len(), 1, "nothing was left behind");
     }
 
     #[test]
     fn a_late_report_does_not_reach_the_next_session() {
         let lot = Lot::new(Script::default());
-        lot.park(session(1), later(), Trigger::Edge).unwrap();
+        park(&lot, session(1), later(), Trigger::Edge).unwrap();
         let first = token(&lot);
         lot.poller.reports.borrow_mut().push(of(first));
         let (mut away, _) = next(&lot).pop().unwrap();
         lot.forget(&mut away);
-        lot.park(session(2), later(), Trigger::Edge).unwrap();
+        park(&lot, session(2), later(), Trigger::Edge).unwrap();
         assert_eq!(index(token(&lot)), index(first), "the slot is used again");
         lot.poller.reports.borrow_mut().push(of(first));
         assert!(next(&lot).is_empty());
@@ -392,8 +448,8 @@ mod tests {
         let lot = Lot::new(Script::default());
         let now = Instant::now();
         let second = now + Duration::from_secs(1);
-        lot.park(session(1), now, Trigger::Once).unwrap();
-        lot.park(session(2), second, Trigger::Edge).unwrap();
+        park(&lot, session(1), now, Trigger::Once).unwrap();
+        park(&lot, session(2), second, Trigger::Edge).unwrap();
         assert_eq!(lot.expire(now), Some(second));
         assert!(matches!(&next(&lot)[..], [(session, Cause::Expired)] if session.number == 1));
         assert_eq!(lot.poller.wakes.get(), 1);
@@ -401,6 +457,6 @@ mod tests {
         assert!(next(&lot).is_empty());
         let mut ending = session(3);
         ending.ends = true;
-        assert!(matches!(lot.park(ending, later(), Trigger::Once), Err(NotParked::GoesOn(..))));
+        assert!(matches!(park(&lot, ending, later(), Trigger::Once), Err((_, Cause::Ready))));
     }
 }

@@ -6,11 +6,10 @@
 //! piece after the other, with nobody else awake: that saves the switches of threads. In case one piece takes longer than
 //! expected, a spare thread looks every [`TICK`] whether somebody has waited since; if not, it takes over what is left.
 
-use super::sync::{Condvar, Mutex, MutexGuard, ThreadGroup};
+use super::sync::{AtomicUsize, Condvar, Mutex, MutexGuard, Ordering, ThreadGroup};
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 /// How long a thread that is not needed waits before it ends.

@@ -5,7 +5,8 @@
 pub use {
     crate::sys::thread::ThreadGroup,
     parking_lot::{Condvar, Mutex, MutexGuard},
+    std::sync::atomic::{AtomicUsize, Ordering},
 };
 
 #[cfg(feature = "model")]
-pub use super::model::sync::{Condvar, Mutex, MutexGuard, ThreadGroup};
+pub use super::model::sync::{AtomicUsize, Condvar, Mutex, MutexGuard, Ordering, ThreadGroup};

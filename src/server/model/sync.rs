@@ -3,6 +3,7 @@
 //! Time does not exist there. Waits with a long timeout last until somebody ends them, so a lost wake-up shows as a
 //! deadlock; a wait with a short one, a tick, may end at any moment.
 
+pub use shuttle::sync::atomic::{AtomicUsize, Ordering};
 use shuttle::{sync, thread};
 use std::io;
 use std::ops::{Deref, DerefMut};

@@ -3,6 +3,7 @@
 
 use super::sync::ThreadGroup;
 use super::world::{Server, World, pool};
+use crate::server::live::Live;
 use shuttle::thread;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -46,7 +47,8 @@ fn play(plan: Plan) {
             let (world, server) = (Arc::clone(&world), Arc::clone(&server));
             thread::spawn(move || {
                 server.begin(number);
-                world.talk(number, plan.commands);
+                // Who hangs up ends the session anyway.
+                world.talk(number, plan.commands, !plan.stops);
             })
         })
         .collect();
@@ -103,6 +105,40 @@ fn a_deadline_at_any_moment_ends_a_session_once() {
 #[test]
 fn a_poller_that_refuses_now_and_then_loses_nobody() {
     check(|| play(Plan { sessions: 2, commands: 2, refusals: 2, ..Plan::default() }));
+}
+
+#[test]
+fn whom_the_poller_never_takes_expires() {
+    check(|| {
+        let world = World::new(1, false, usize::MAX);
+        let server = Server::new(&world);
+        let acceptor = thread::spawn(move || server.begin(0));
+        thread::yield_now();
+        acceptor.join().unwrap();
+        assert_eq!(world.wires[0].lock().closes, 1);
+    });
+}
+
+#[test]
+fn nothing_runs_once_a_stop_has_seen_that_nobody_is_left() {
+    check(|| {
+        let (live, world) = (Arc::new(Live::default()), World::new(0, false, 0));
+        let acceptor = thread::spawn({
+            let (live, world) = (Arc::clone(&live), Arc::clone(&world));
+            move || {
+                if live.admit(|| world.is_stopping()) {
+                    assert!(!*world.is_over.lock(), "a callback after the end");
+                }
+                live.leave();
+            }
+        });
+        world.stop();
+        while live.count() > 0 {
+            thread::yield_now();
+        }
+        *world.is_over.lock() = true;
+        acceptor.join().unwrap();
+    });
 }
 
 #[test]

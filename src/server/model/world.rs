@@ -2,7 +2,7 @@
 //! is done to them that must not be.
 
 use super::sync::{Condvar, Mutex, ThreadGroup};
-use crate::server::parking::{NotParked, Parkable, Parking, Place, Poller, Reports};
+use crate::server::parking::{Parkable, Parking, Place, Poller, Reports};
 use crate::server::pool::{Effort, Job, Pool, Turn, Waited};
 use crate::session::Cause;
 use crate::sys::epoll::{BATCH, Report, Trigger};
@@ -11,6 +11,9 @@ use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+/// How long an MTA may be silent; only who waits for it by himself sees the end of it.
+const SILENCE: Duration = Duration::from_secs(1);
 
 /// The two ends of a connection.
 #[derive(Default)]
@@ -43,7 +46,14 @@ impl Parkable for Session {
     }
 
     fn must_end(&self) -> bool {
-        *self.world.is_stopping.lock()
+        self.world.is_stopping()
+    }
+
+    /// No time passes, but a long one may.
+    fn wait(&self, _: Instant) -> bool {
+        shuttle::thread::yield_now();
+        let wire = self.world.wires[self.number].lock();
+        wire.unread > 0 || wire.is_hung_up || self.must_end()
     }
 }
 
@@ -106,14 +116,19 @@ impl World {
         })
     }
 
+    /// Whether sessions must end.
+    pub fn is_stopping(&self) -> bool {
+        *self.is_stopping.lock()
+    }
+
     /// From now on sessions must end.
     pub fn stop(&self) {
         *self.is_stopping.lock() = true;
     }
 
-    /// An MTA's life: it sends a command when the one before is answered, then closes.
-    pub fn talk(&self, number: usize, commands: usize) {
-        for command in 0..=commands {
+    /// An MTA's life: it sends a command when the one before is answered, then perhaps closes the connection.
+    pub fn talk(&self, number: usize, commands: usize, hangs_up: bool) {
+        for command in 0..commands + usize::from(hangs_up) {
             let mut wire = self.wires[number].lock();
             // It hangs up without waiting for the last answer.
             while wire.answered < command.min(commands - 1) && !wire.is_closed {
@@ -156,8 +171,8 @@ impl Poller<Session> for WorldPoller {
         };
         let was_readable = is_readable();
         let mut set = self.0.epoll.set.lock();
-        if set.refusals > 0 && thread_rng().gen_bool(0.5) {
-            set.refusals -= 1;
+        if set.refusals == usize::MAX || set.refusals > 0 && thread_rng().gen_bool(0.5) {
+            set.refusals = set.refusals.saturating_sub(usize::from(set.refusals != usize::MAX));
             return Err(io::ErrorKind::OutOfMemory.into());
         }
         let before = set.registered.insert(token, (session.number, trigger));
@@ -287,15 +302,9 @@ impl Server {
         }
     }
 
-    fn park(&self, mut session: Box<Session>, trigger: Trigger) -> Result<(), (Box<Session>, Cause)> {
-        loop {
-            session = match self.parking.park(session, Instant::now() + Duration::from_secs(60), trigger) {
-                Ok(()) => return Ok(()),
-                Err(NotParked::GoesOn(back, cause)) => return Err((back, cause)),
-                // The engine waits here; when that ends is open.
-                Err(NotParked::Refused(back, _)) => back,
-            };
-        }
+    fn park(&self, session: Box<Session>, trigger: Trigger) -> Result<(), (Box<Session>, Cause)> {
+        let now = Instant::now();
+        self.parking.park(session, trigger, now, now + SILENCE, |_| {})
     }
 }
 

@@ -4,20 +4,11 @@
 use super::compare::find_difference;
 use super::play::Candidate;
 use super::probe_program;
-use crate::support::{repository, run, temp_dir};
+use crate::support::{SONAME, run, temp_dir};
+use crate::workshop::{Mutant, Workshop};
 use std::fs;
-use std::os::unix::fs::symlink;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::PathBuf;
 use std::time::Duration;
-
-/// A bug: `good` stands once in `file`, and becomes `bad`.
-struct Mutant {
-    name: &'static str,
-    file: &'static str,
-    good: &'static str,
-    bad: &'static str,
-}
 
 const MUTANTS: [Mutant; 18] = [
     Mutant {
@@ -125,56 +116,26 @@ const MUTANTS: [Mutant; 18] = [
     },
 ];
 
-/// A copy of the crate that can be spoilt, and built apart from this one.
-struct Workshop {
-    dir: tempfile::TempDir,
-    target: PathBuf,
-}
-
-impl Workshop {
-    fn new() -> Self {
-        let dir = temp_dir();
-        for entry in fs::read_dir(repository()).unwrap() {
-            let entry = entry.unwrap();
-            let name = entry.file_name();
-            if name != "target" && name != "src" && name != ".git" {
-                symlink(entry.path(), dir.path().join(&name)).unwrap();
-            }
-        }
-        run(Command::new("cp").arg("-r").arg(repository().join("src")).arg(dir.path()));
-        Self { dir, target: Path::new(env!("CARGO_TARGET_TMPDIR")).join("mutants") }
-    }
-
-    /// Builds the library with one bug; the directory that it is in.
-    fn build(&self, number: usize, mutant: &Mutant) -> PathBuf {
-        let file = self.dir.path().join(mutant.file);
-        let good = fs::read_to_string(&file).unwrap();
-        assert_eq!(good.matches(mutant.good).count(), 1, "{}: {} no longer fits", mutant.file, mutant.name);
-        fs::write(&file, good.replace(mutant.good, mutant.bad)).unwrap();
-        run(Command::new(env!("CARGO"))
-            .args(["build", "--quiet", "--lib", "--no-default-features", "--locked", "--offline"])
-            .arg("--manifest-path")
-            .arg(self.dir.path().join("Cargo.toml"))
-            .arg("--target-dir")
-            .arg(&self.target)
-            .env("CARGO_PROFILE_DEV_DEBUG", "0"));
-        fs::write(&file, good).unwrap();
-        let library = self.dir.path().join(format!("mutant{number}"));
+/// Builds the library with one bug; the directory that it is in.
+fn build(workshop: &Workshop, number: usize, mutant: &Mutant) -> PathBuf {
+    workshop.with(mutant, || {
+        run(workshop.cargo("build").args(["--lib", "--no-default-features"]));
+        let library = workshop.dir().join(format!("mutant{number}"));
         fs::create_dir(&library).unwrap();
-        fs::copy(self.target.join("debug/libmilter.so"), library.join(crate::support::SONAME)).unwrap();
+        fs::copy(workshop.target().join("debug/libmilter.so"), library.join(SONAME)).unwrap();
         library
-    }
+    })
 }
 
 /// Each bug is found.
 #[test]
 fn every_seeded_bug_is_found() {
-    let workshop = Workshop::new();
+    let workshop = Workshop::new("mutants");
     let dir = temp_dir();
     let program = &probe_program(dir.path());
     std::thread::scope(|scope| {
         for (number, mutant) in MUTANTS.iter().enumerate() {
-            let library = workshop.build(number, mutant);
+            let library = build(&workshop, number, mutant);
             // The next one is built while the sessions run.
             scope.spawn(move || {
                 let patience = Duration::from_secs(10);
