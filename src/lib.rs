@@ -24,10 +24,10 @@
 //! docs/contract, "the reference" is sendmail's library.
 
 mod count;
-pub mod ffi;
+mod ffi;
 mod log;
 pub mod mta;
 pub mod protocol;
-pub mod server;
-pub mod session;
-pub mod sys;
+mod server;
+mod session;
+mod sys;

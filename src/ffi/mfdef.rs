@@ -1,6 +1,8 @@
 //! The constants of the milter protocol under the names that C programs know: what cbindgen prints as
 //! `libmilter/mfdef.h`. The library itself speaks in the types of `protocol`; a test below compares the two.
 
+#![expect(dead_code, reason = "constants of the C header")]
+
 use std::ffi::{c_int, c_long};
 
 /// Bytes of the length in front of each packet.

@@ -2,6 +2,7 @@
 //! `libmilter/mfapi.h`. Nothing here does anything; what only C can say (conditional definitions, macros with
 //! arguments) stands in cbindgen.toml.
 
+#![expect(dead_code, reason = "the constants are for C programs: cbindgen prints them")]
 #![expect(non_camel_case_types, reason = "the names of the C API")]
 
 use libc::sockaddr;

@@ -1,4 +1,5 @@
 //! The process: where it listens, its threads, how it stops. [`serve`] is what smfi_main does.
+#![forbid(unsafe_code)]
 
 pub mod endpoint;
 mod engine;

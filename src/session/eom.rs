@@ -16,8 +16,6 @@ pub struct EomScope<'a> {
 /// A modification that could not be made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NotSent {
-    /// Not at the end of a message, or the action was not negotiated.
-    NotAllowed,
     /// Larger than the largest frame.
     TooLarge,
     /// The connection is broken or the session has ended.

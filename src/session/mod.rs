@@ -1,5 +1,6 @@
 //! One connection to an MTA: [`Session::run`] is the file to read first. It reads, decodes, advances, dispatches
 //! and answers, frame by frame, until the MTA falls silent or the session ends.
+#![forbid(unsafe_code)]
 
 pub mod context;
 pub mod eom;
