@@ -17,6 +17,7 @@ CARGOFLAGS ?= --locked
 CC ?= cc
 CFLAGS ?= -O2 -g
 INSTALL ?= install
+OBJCOPY ?= objcopy
 
 # Cargo's directory, and the profile to build: a package may prefer another one.
 TARGET ?= $(or $(CARGO_TARGET_DIR),target)
@@ -37,6 +38,8 @@ SONAME_SETTING = $(if $(filter-out $(DEFAULT_SOVERSION),$(SOVERSION)),LIBMILTER_
 EXAMPLES = add-header log-everything block-list edit-message
 # That of the API, as smfi_version tells it.
 VERSION = 1.0.1
+# What programs may have functions of their own by; with the shared library theirs win anyway.
+UNDECLARED = mi_stop sm_errstring sm_strlcat sm_strlcat2 sm_strlcpy sm_strlcpyn
 WARNINGS = -std=gnu11 -Wall -Wextra -Wpedantic -Werror
 
 .PHONY: all library examples demo check check-long deps filters header install uninstall clean help
@@ -49,7 +52,7 @@ library:  ## libmilter.so, libmilter.a and milter-send
 	mkdir -p $(TARGET)/lib
 	cp $(BUILT)/libmilter.so $(TARGET)/lib/$(SONAME)
 	ln -s $(SONAME) $(TARGET)/lib/libmilter.so
-	cp $(BUILT)/libmilter.a $(TARGET)/lib/
+	$(OBJCOPY) $(UNDECLARED:%=--weaken-symbol=%) $(BUILT)/libmilter.a $(TARGET)/lib/libmilter.a
 
 examples: $(EXAMPLES:%=$(TARGET)/examples/%)  ## the filters of examples-c, in target/examples
 

@@ -1,6 +1,6 @@
 /*
  * The interface of libmilter as a compiler sees it through one header: a shared library with debug information that
- * defines all 26 functions, which do nothing. Built with the reference's header, it is what abidiff compares our
+ * defines all functions that programs use, which do nothing. Built with the reference's header, it is what abidiff compares our
  * header and our library with, for Debian's own library carries no debug information. Not a library to run on.
  */
 
@@ -53,3 +53,13 @@ int smfi_delrcpt(SMFICTX *ctx, char *address) { UNUSED(ctx); UNUSED(address); re
 int smfi_replacebody(SMFICTX *ctx, unsigned char *bytes, int length)
 { UNUSED(ctx); UNUSED(bytes); UNUSED(length); return MI_FAILURE; }
 int smfi_quarantine(SMFICTX *ctx, char *reason) { UNUSED(ctx); UNUSED(reason); return MI_FAILURE; }
+
+/* In no header. */
+
+int mi_stop(void) { return MI_FAILURE; }
+size_t sm_strlcpy(char *dst, const char *src, ssize_t size) { UNUSED(dst); UNUSED(src); return (size_t)size; }
+size_t sm_strlcat(char *dst, const char *src, ssize_t size) { UNUSED(dst); UNUSED(src); return (size_t)size; }
+size_t sm_strlcat2(char *dst, const char *src1, const char *src2, ssize_t size)
+{ UNUSED(dst); UNUSED(src1); UNUSED(src2); return (size_t)size; }
+size_t sm_strlcpyn(char *dst, ssize_t size, int n, ...) { UNUSED(dst); UNUSED(n); return (size_t)size; }
+const char *sm_errstring(int number) { UNUSED(number); return NULL; }

@@ -1,6 +1,7 @@
 //! Exports that a filter may call at any time of a session (contract 2.3): macros, private data, replies.
 
 use super::types::SMFICTX;
+use super::variadic::{Variable, variadic};
 use super::{bytes, context, entry, entry_if, filled};
 use crate::protocol::{MacroStage, SmtpReply};
 use std::ffi::{c_char, c_int, c_void};
@@ -56,6 +57,32 @@ pub unsafe extern "C" fn smfi_setreply(
         let (ctx, code, enhanced, text) =
             unsafe { (context(ctx)?, bytes(rcode)?, bytes(xcode), bytes(message)) };
         ctx.set_reply(SmtpReply::single(code, enhanced, text).ok()?);
+        Some(())
+    })
+}
+
+variadic! {
+    /// Sets the SMTP reply of one to 32 lines, the last argument being NULL, that stands for the next SMFIS_REJECT (code
+    /// 5xx) or SMFIS_TEMPFAIL (4xx).
+    smfi_setmlreply => set_reply_of_lines
+}
+
+/// The function proper.
+///
+/// # Safety
+/// See the module `ffi`; the lines are strings, and NULL stands behind the last. No argument behind that is read.
+unsafe extern "C" fn set_reply_of_lines(
+    ctx: *mut SMFICTX,
+    rcode: *const c_char,
+    xcode: *const c_char,
+    lines: &Variable,
+) -> c_int {
+    entry_if(|| {
+        // SAFETY: the caller keeps the promises of `ffi`.
+        let (ctx, code, enhanced) = unsafe { (context(ctx)?, bytes(rcode)?, bytes(xcode)) };
+        // SAFETY: they are read in order up to the first NULL, so each was passed.
+        let lines = (0..).map_while(|index| unsafe { bytes(lines.get(index)) });
+        ctx.set_reply(SmtpReply::multi(code, enhanced, lines).ok()?);
         Some(())
     })
 }

@@ -15,6 +15,7 @@ mod library;
 mod message;
 pub mod mfdef;
 pub mod types;
+mod undeclared;
 mod variadic;
 
 use crate::session::Context;

@@ -10,7 +10,7 @@ use crate::sys::thread::ThreadGroup;
 use crossbeam_channel::Sender;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
 /// Far longer than the signal thread takes to end.
@@ -22,10 +22,23 @@ static STOP_REQUESTED: AtomicBool = AtomicBool::new(false);
 /// The number of the signal thread; 0 while there is none.
 static SIGNAL_THREAD: AtomicI32 = AtomicI32::new(0);
 
+/// What was asked for last, see [`requested`].
+static REQUESTED: AtomicU8 = AtomicU8::new(GO_ON);
+const GO_ON: u8 = 0;
+const STOP: u8 = 1;
+const ABORT: u8 = 2;
+
+/// What this process's server was asked for, or the last one if it has ended: to go on (0), to stop (1), to stop at
+/// once (2).
+pub fn requested() -> u8 {
+    REQUESTED.load(Ordering::SeqCst)
+}
+
 /// Asks the server of this process to stop; one that has not started yet stops as soon as it starts.
 /// Async-signal-safe, because filters call smfi_stop from signal handlers.
 pub fn request_stop() {
     STOP_REQUESTED.store(true, Ordering::SeqCst);
+    REQUESTED.fetch_max(STOP, Ordering::SeqCst);
     wake_signal_thread();
 }
 
@@ -50,6 +63,10 @@ pub struct Watch {
 /// # Errors
 /// No thread is to be had.
 pub fn watch(events: Sender<Event>) -> io::Result<Watch> {
+    REQUESTED.store(GO_ON, Ordering::SeqCst);
+    if STOP_REQUESTED.load(Ordering::SeqCst) {
+        REQUESTED.store(STOP, Ordering::SeqCst);
+    }
     let ours = SignalSet::of(&[libc::SIGHUP, libc::SIGTERM, libc::SIGINT]);
     let blocked = Blocked::new(&ours)?;
     let over = Arc::new(AtomicBool::new(false));
@@ -80,13 +97,17 @@ impl Drop for Watch {
 
 /// The signal thread's work. The receiver of the events lives longer than the thread.
 fn forward(signals: &SignalSet, over: &AtomicBool, events: &Sender<Event>) {
+    let ask = |what, event| {
+        REQUESTED.fetch_max(what, Ordering::SeqCst);
+        let _ = events.send(event);
+    };
     while !over.load(Ordering::SeqCst) {
         if STOP_REQUESTED.swap(false, Ordering::SeqCst) {
             let _ = events.send(Event::Stop);
         }
         match signal::wait(signals) {
-            Received::Signal(libc::SIGINT) => drop(events.send(Event::Abort)),
-            Received::Signal(_) => drop(events.send(Event::Stop)),
+            Received::Signal(libc::SIGINT) => ask(ABORT, Event::Abort),
+            Received::Signal(_) => ask(STOP, Event::Stop),
             Received::Woken => {}
         }
     }
