@@ -15,8 +15,9 @@
 
 #include <libmilter/mfapi.h>
 
-/* smfi_opensocket as callers compiled with another `bool` see it: only the low byte of the argument counts. */
+/* smfi_opensocket as callers compiled with either `bool` see it: only the low byte of the argument counts. */
 int opensocket_int(int) __asm__("smfi_opensocket");
+int opensocket_bool(_Bool) __asm__("smfi_opensocket");
 
 /* Begins a case: its body runs in a child; the parent reports how the child ended, unless well. */
 static int begin(const char *name)
@@ -213,6 +214,11 @@ static void obstacles(void)
          smfi_setconn("unix:b6"); say(opensocket_int(0x7fffff00)); say_file("b6"));
     CASE("a socket in the way, removed, with noise in the upper bytes of bool", reg(SMFI_VERSION);
          smfi_setconn("unix:b6"); say(opensocket_int(0x7fffff01)); say_file("b6"));
+    make_socket("b7");
+    CASE("a socket in the way, kept, by a real bool", reg(SMFI_VERSION);
+         smfi_setconn("unix:b7"); say(opensocket_bool(0)); say_file("b7"));
+    CASE("a socket in the way, removed, by a real bool", reg(SMFI_VERSION);
+         smfi_setconn("unix:b7"); say(opensocket_bool(1)); say_file("b7"));
     close(open("b2", O_CREAT | O_WRONLY, 0600));
     CASE("a file in the way", reg(SMFI_VERSION); smfi_setconn("unix:b2"); say(smfi_opensocket(0));
          say(smfi_opensocket(1)); say_file("b2"));

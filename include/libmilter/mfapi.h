@@ -13,12 +13,15 @@
 #include "mfdef.h"
 
 /*
- * bool: C++ and C23 have it, <stdbool.h> gives it, also when it is included later; old C gets an int.
- * SM_CONF_STDBOOL_H, defined as not 0, asks for <stdbool.h>.
+ * bool: C++ and C23 have it. SM_CONF_STDBOOL_H, defined as not 0, asks for <stdbool.h>. Where a source says, as
+ * <stdbool.h> does, that it has defined bool, true and false, its own are left alone. Otherwise it gets an int.
  */
-#ifndef __cplusplus
-#if (defined SM_CONF_STDBOOL_H && SM_CONF_STDBOOL_H + 0) || (defined __STDC_VERSION__ && __STDC_VERSION__ > 201710L)
+#if defined SM_CONF_STDBOOL_H && SM_CONF_STDBOOL_H + 0
 #include <stdbool.h>
+#elif defined __cplusplus || defined __bool_true_false_are_defined
+#elif defined __STDC_VERSION__ && __STDC_VERSION__ >= 202311L
+#elif defined __STDC_VERSION__ && __STDC_VERSION__ > 201710L && defined __clang__ && __clang_major__ >= 15
+#elif defined __STDC_VERSION__ && __STDC_VERSION__ > 201710L && defined __GNUC__ && __GNUC__ >= 13
 #else
 #ifndef bool
 typedef int bool;
@@ -29,10 +32,7 @@ typedef int bool;
 #ifndef false
 #define false 0
 #endif
-#ifndef __bool_true_false_are_defined
 #define __bool_true_false_are_defined 1
-#endif
-#endif
 #endif
 
 /* Prototypes of old sources. */

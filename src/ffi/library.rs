@@ -117,7 +117,7 @@ pub unsafe extern "C" fn smfi_setconn(connspec: *mut c_char) -> c_int {
 /// Opens the socket that smfi_setconn named; with `rmsocket` a unix socket that is in the way is removed.
 #[unsafe(no_mangle)]
 pub extern "C" fn smfi_opensocket(rmsocket: sm_bool) -> c_int {
-    entry_if(|| SETUP.lock().open("smfi_opensocket", rmsocket != 0))
+    entry_if(|| SETUP.lock().open("smfi_opensocket", rmsocket & 0xff != 0))
 }
 
 /// Sets how many connections may wait to be accepted.

@@ -89,8 +89,10 @@ pub type SMFICTX = smfi_str;
 /// A pointer to a session.
 pub type SMFICTX_PTR = *mut SMFICTX;
 
-/// `bool` of a C caller: `int` from old C, `_Bool` from others. Of either only the low byte is defined.
-pub type sm_bool = u8;
+/// `bool` of a C caller: `int` from old C, `_Bool` from others. A register holds either, and of a `_Bool` only the low
+/// byte is defined; so is all that counts of an `int`, as for the reference. (For a `u8` the compiler could assume
+/// that the caller has cleared the rest.)
+pub type sm_bool = c_int;
 
 /// A filter: its name, the version of the API that it was written for, the actions (SMFIF_) that it may take, and
 /// its callbacks. NULL for a callback: the MTA need not send what it is for.

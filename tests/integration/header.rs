@@ -178,7 +178,7 @@ fn macros_are_the_references() {
 }
 
 /// What sources may say before they include the header.
-const PREAMBLES: [&str; 22] = [
+const PREAMBLES: [&str; 34] = [
     "typedef int bool;",
     "typedef char bool;",
     "typedef enum { false, true } bool;",
@@ -187,8 +187,20 @@ const PREAMBLES: [&str; 22] = [
     "#define true 1\n#define false 0",
     "#define true (1)\n#define false (0)",
     "#define bool int\n#define true 1\n#define false 0\n#define __bool_true_false_are_defined 1",
+    "#define __bool_true_false_are_defined 1\ntypedef int bool;",
+    "#define __bool_true_false_are_defined\ntypedef char bool;",
+    "#define __bool_true_false_are_defined 0\ntypedef unsigned char bool;",
+    "#define __bool_true_false_are_defined 1\ntypedef _Bool bool;",
+    "#define __bool_true_false_are_defined 1\ntypedef enum { false, true } bool;",
+    "#define __bool_true_false_are_defined 1\n#define bool char",
+    "enum { false, true };",
+    "#include <stdbool.h>",
+    "#include <stdbool.h>\n#undef bool\ntypedef int bool;",
+    "#include <stdbool.h>\n#undef bool\n#undef true\n#undef false\ntypedef char bool;",
+    "#include <stdbool.h>\n#undef __bool_true_false_are_defined",
     "#define SM_CONF_STDBOOL_H",
     "#define SM_CONF_STDBOOL_H 0",
+    "#define SM_CONF_STDBOOL_H 0\ntypedef int bool;",
     "#define SM_CONF_STDBOOL_H 1",
     "#include <stdbool.h>\n#define SM_CONF_STDBOOL_H 1",
     "#define __P(X) X",
@@ -203,6 +215,20 @@ const PREAMBLES: [&str; 22] = [
     "#define _LIBMILTER_MFDEF_H 1",
 ];
 
+/// What they may say behind it.
+const SEQUELS: [&str; 6] = [
+    "",
+    "#include <stdbool.h>",
+    "typedef int bool;",
+    "#define bool int",
+    "bool maybe(int x) { return x ? true : false; }",
+    "typedef char int_sized[sizeof(bool) == sizeof(int) ? 1 : -1];",
+];
+
+/// How the old and the new are compiled; the last compiler has `bool` as a word of the language, as C23 wants it.
+const WAYS: [(&str, &str); 5] =
+    [("gcc", "gnu89"), ("gcc", "gnu11"), ("gcc", "gnu2x"), ("g++", "gnu++17"), ("clang-15", "gnu2x")];
+
 #[test]
 fn sources_that_get_on_with_the_references_header_get_on_with_ours() {
     let dir = temp_dir();
@@ -213,26 +239,42 @@ fn sources_that_get_on_with_the_references_header_get_on_with_ours() {
         fs::copy(Path::new(REFERENCE).join("libmilter").join(header), reference.join(header)).unwrap();
     }
     let source = dir.path().join("source.c");
-    let compiles = |include: &Path, standard: &str| {
-        let mut command = Command::new("cc");
-        command.args(["-fsyntax-only", "-Werror", standard, "-I"]).arg(include).arg(&source);
-        command.output().unwrap().status.success()
+    let compiles = |include: &Path, (compiler, standard): (&str, &str)| {
+        let language = if compiler.ends_with("++") { "c++" } else { "c" };
+        let mut command = Command::new(compiler);
+        command.args([
+            "-fsyntax-only",
+            "-Wall",
+            "-Werror",
+            "-x",
+            language,
+            &format!("-std={standard}"),
+            "-I",
+        ]);
+        command.arg(include).arg(&source).output().unwrap().status.success()
     };
-    let redefinitions = macros(Path::new(REFERENCE)).into_keys().map(|name| format!("#define {name} 12"));
     let mut taken = 0;
-    for preamble in PREAMBLES.map(str::to_owned).into_iter().chain(redefinitions) {
+    let mut check = |preamble: &str, sequel: &str, ways: &[(&'static str, &'static str)]| {
         let text = format!(
-            "{preamble}\n#include <libmilter/mfapi.h>\nint f(void) {{ return smfi_opensocket(1); }}\n"
+            "{preamble}\n#include <libmilter/mfapi.h>\nint f(void);\nint f(void) {{ return smfi_opensocket(1); }}\n{sequel}\n"
         );
-        fs::write(&source, text).unwrap();
-        for standard in ["-std=gnu89", "-std=gnu11"] {
-            if compiles(dir.path(), standard) {
-                assert!(compiles(&repository().join("include"), standard), "{standard}: {preamble}");
+        fs::write(&source, &text).unwrap();
+        for way in ways {
+            if compiles(dir.path(), *way) {
+                assert!(compiles(&repository().join("include"), *way), "{way:?}:\n{text}");
                 taken += 1;
             }
         }
+    };
+    for name in macros(Path::new(REFERENCE)).into_keys() {
+        check(&format!("#define {name} 12"), "", &WAYS[..2]);
     }
-    assert!(taken > 20);
+    for preamble in PREAMBLES {
+        for sequel in SEQUELS {
+            check(preamble, sequel, &WAYS);
+        }
+    }
+    assert!(taken > 500, "{taken}");
 }
 
 /// The compilers and the versions of the languages that sources in the wild are built with.
