@@ -32,12 +32,14 @@ MODEL = $(CARGO) test $(CARGOFLAGS) --target-dir $(TARGET) --lib --features mode
 MODEL_RUNS ?= 50000
 
 SONAME = libmilter.so.$(SOVERSION)
+# As milter.pc says it, whose prefix pkg-config can move.
+BELOW_PREFIX = $(patsubst $(PREFIX)/%,$${prefix}/%,$(1))
 BUILT = $(TARGET)/$(if $(filter dev,$(PROFILE)),debug,$(PROFILE))
 # Not set for the default: what plain `cargo build` has made then needs no second build.
 SONAME_SETTING = $(if $(filter-out $(DEFAULT_SOVERSION),$(SOVERSION)),LIBMILTER_SOVERSION=$(SOVERSION))
 EXAMPLES = add-header log-everything block-list edit-message
-# That of the API, as smfi_version tells it.
-VERSION = 1.0.1
+# The release of sendmail that this library stands for, as in Debian's milter.pc: packages ask for `milter >= 8.13`.
+VERSION = 8.17.1.9
 # What programs may have functions of their own by; with the shared library theirs win anyway.
 UNDECLARED = mi_stop sm_errstring sm_strlcat sm_strlcat2 sm_strlcpy sm_strlcpyn
 WARNINGS = -std=gnu11 -Wall -Wextra -Wpedantic -Werror
@@ -97,11 +99,11 @@ install:  ## to $(DESTDIR)$(PREFIX), after `make`: library, headers, milter.pc, 
 	ln -sf $(SONAME) $(DESTDIR)$(LIBDIR)/libmilter.so
 	$(INSTALL) -m 644 $(TARGET)/lib/libmilter.a $(DESTDIR)$(LIBDIR)/
 	$(INSTALL) -m 644 include/libmilter/mfapi.h include/libmilter/mfdef.h $(DESTDIR)$(INCLUDEDIR)/libmilter/
-	printf '%s\n' 'prefix=$(PREFIX)' 'libdir=$(LIBDIR)' 'includedir=$(INCLUDEDIR)' '' \
+	printf '%s\n' 'prefix=$(PREFIX)' 'exec_prefix=$${prefix}' 'libdir=$(call BELOW_PREFIX,$(LIBDIR))' \
+		'headers=$(call BELOW_PREFIX,$(INCLUDEDIR))' 'includedir=$(call BELOW_PREFIX,$(INCLUDEDIR))/libmilter' '' \
 		'Name: milter' 'Description: Mail filter library, a replacement for sendmail libmilter' \
-		'Version: $(VERSION)' 'Cflags: -I$${includedir} -I$${includedir}/libmilter' \
-		'Libs: -L$${libdir} -lmilter' 'Libs.private: -lgcc_s -lpthread -lm -ldl' \
-		>$(DESTDIR)$(LIBDIR)/pkgconfig/milter.pc
+		'Version: $(VERSION)' 'Libs: -L$${libdir} -lmilter' 'Libs.private: -lpthread -lm -ldl' \
+		'Cflags: -I$${includedir} -I$${headers}' >$(DESTDIR)$(LIBDIR)/pkgconfig/milter.pc
 	chmod 644 $(DESTDIR)$(LIBDIR)/pkgconfig/milter.pc
 	$(INSTALL) -m 755 $(BUILT)/milter-send $(DESTDIR)$(BINDIR)/
 	$(INSTALL) -m 644 docs/milter-send.1 $(DESTDIR)$(MANDIR)/man1/

@@ -58,11 +58,12 @@ fn files(root: &Path) -> Vec<String> {
 }
 
 /// What pkg-config says of the library that is installed in `prefix`.
-pub fn pkg_config(prefix: &Path, question: &str) -> Vec<String> {
+pub fn pkg_config(prefix: &Path, questions: &str) -> Vec<String> {
     let answer = stdout(
         Command::new("pkg-config")
             .env("PKG_CONFIG_PATH", prefix.join("lib/pkgconfig"))
-            .args([question, "milter"]),
+            .args(questions.split(' '))
+            .arg("milter"),
     );
     answer.split_whitespace().map(str::to_owned).collect()
 }
@@ -108,6 +109,7 @@ fn make_demo_install_and_uninstall() {
     install(&prefix);
     built_through_pkg_config(&prefix, dir.path());
     linked_statically(&prefix, dir.path());
+    pc_file_says_what_debians_says(&prefix);
 }
 
 /// A program that knows nothing but pkg-config runs on what is installed, and includes the header by either name.
@@ -128,6 +130,28 @@ fn built_through_pkg_config(prefix: &Path, dir: &Path) {
         .args(pkg_config(prefix, "--cflags")));
 }
 
+/// Packages ask for a version of sendmail, for the variables, and for either way of linking.
+fn pc_file_says_what_debians_says(prefix: &Path) {
+    let reference =
+        |question: &str| stdout(Command::new("pkg-config").args([question, "milter"])).trim().to_owned();
+    assert_eq!(pkg_config(prefix, "--modversion"), [reference("--modversion")]);
+    run(Command::new("pkg-config")
+        .env("PKG_CONFIG_PATH", prefix.join("lib/pkgconfig"))
+        .args(["--exists", "milter >= 8.13"]));
+    let (ours, theirs) = (prefix.join("include/libmilter"), reference("--variable=includedir"));
+    assert_eq!(pkg_config(prefix, "--variable=includedir"), [ours.to_str().unwrap()]);
+    assert_eq!(theirs, "/usr/include/libmilter");
+    let moved = "--define-variable=prefix=/elsewhere";
+    assert_eq!(
+        pkg_config(prefix, &format!("{moved} --variable=includedir")),
+        ["/elsewhere/include/libmilter"]
+    );
+    assert_eq!(
+        pkg_config(prefix, &format!("{moved} --cflags --libs")),
+        ["-I/elsewhere/include/libmilter", "-I/elsewhere/include", "-L/elsewhere/lib", "-lmilter"]
+    );
+}
+
 /// Plain `cc` links the static library; the program needs no libmilter any more, and tells its version.
 fn linked_statically(prefix: &Path, dir: &Path) {
     let program = dir.join("static");
@@ -141,6 +165,17 @@ fn linked_statically(prefix: &Path, dir: &Path) {
     let empty = temp_dir();
     let printed = stdout(Command::new(program).current_dir(empty.path()));
     assert!(printed.contains("version: 0 1.0.1\n"), "{printed}");
+
+    // And a program that needs no shared library at all.
+    let program = dir.join("whole");
+    run(Command::new("cc")
+        .arg("-static")
+        .arg(repository().join("c-tests/own-functions.c"))
+        .args(pkg_config(prefix, "--static --cflags --libs"))
+        .arg("-o")
+        .arg(&program));
+    assert_eq!(dynamic(&program, "(NEEDED)"), Vec::<String>::new());
+    run(&mut Command::new(program));
 }
 
 #[test]
