@@ -7,8 +7,11 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <grp.h>
+#include <fcntl.h>
 #include <linux/futex.h>
 #include <libmilter/mfapi.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <pthread.h>
 #include <semaphore.h>
 #include <signal.h>
@@ -20,6 +23,7 @@
 #include <sys/epoll.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -44,9 +48,13 @@ static atomic_bool next_thread_is_late;
 static atomic_bool main_has_returned;
 static atomic_bool wakers_are_slow;
 static atomic_bool poller_is_short;
+static atomic_bool families_are_strange;
 static sem_t release;
 /* The context of the session that was closed last. */
 static _Atomic(SMFICTX *) closed;
+
+/* Where lines go. */
+static int output = STDOUT_FILENO;
 
 /* Prints one line at once, whole, from any thread and from signal handlers. */
 static void say(const char *format, ...)
@@ -59,7 +67,7 @@ static void say(const char *format, ...)
     if (length > (int)sizeof line - 2)
         length = sizeof line - 2;
     line[length++] = '\n';
-    if (write(STDOUT_FILENO, line, length) != length)
+    if (write(output, line, length) != length)
         _exit(99);
 }
 
@@ -154,6 +162,32 @@ int epoll_ctl(int poller, int operation, int fd, struct epoll_event *event)
     return real(poller, operation, fd, event);
 }
 
+/* Stands in for the C library's function: sockets are of a family that nobody knows, if the test says so. */
+int getsockopt(int fd, int level, int name, void *restrict value, socklen_t *restrict length)
+{
+    static int (*real)(int, int, int, void *restrict, socklen_t *restrict);
+    if (real == NULL)
+        *(void **)&real = dlsym(RTLD_NEXT, "getsockopt");
+    int result = real(fd, level, name, value, length);
+    if (families_are_strange && result == 0 && level == SOL_SOCKET && name == SO_DOMAIN)
+        *(int *)value = AF_MAX;
+    return result;
+}
+
+/* Prints what is set on the sockets of this process. */
+static void print_sockets(void)
+{
+    for (int fd = 0; fd < 64; fd++) {
+        int listening, keep_alive, no_delay = 0;
+        socklen_t size = sizeof listening;
+        if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &size) != 0)
+            continue;
+        getsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &keep_alive, &size);
+        getsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &no_delay, &size);
+        say("%s keep-alive %d no-delay %d", listening ? "listener" : "connection", keep_alive, no_delay);
+    }
+}
+
 /* A thread that stops the filter. */
 static void *stop_from_thread(void *unused)
 {
@@ -215,6 +249,8 @@ static sfsistat obey(SMFICTX *ctx, struct session *session, char *order)
             pause();
     } else if (strcmp(order, "list-descriptors") == 0) {
         run_child("for fd in /proc/$$/fd/*; do echo inherited $(readlink $fd); done");
+    } else if (strcmp(order, "sockets") == 0) {
+        print_sockets();
     } else if (strcmp(order, "threads-short") == 0) {
         threads_are_short = true;
     } else if (strcmp(order, "threads-back") == 0) {
@@ -445,6 +481,35 @@ static void daemonise(void)
     _exit(status == 0 ? 0 : 95);
 }
 
+/* Goes on in two processes. The second one ends by itself when the test has forgotten it. */
+static void prefork(void)
+{
+    pid_t child = fork();
+    if (child == 0)
+        alarm(120);
+    else
+        say("child %d", child);
+}
+
+/* Does a step that concerns descriptors and processes, if it is one. */
+static bool step_around(const char *name, int number)
+{
+    if (strcmp(name, "prefork") == 0) {
+        prefork();
+    } else if (strcmp(name, "close-standard") == 0) {
+        output = fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, 40);
+        for (int fd = 0; fd < 3; fd++)
+            close(fd);
+    } else if (strcmp(name, "is-open") == 0) {
+        say("is-open %d", fcntl(number, F_GETFD) != -1);
+    } else if (strcmp(name, "strange-families") == 0) {
+        families_are_strange = true;
+    } else {
+        return false;
+    }
+    return true;
+}
+
 /* Does one step of the main thread: NAME or NAME=VALUE. */
 static void step(char *name)
 {
@@ -499,7 +564,7 @@ static void step(char *name)
         say("waiting");
         while (access(value, F_OK) != 0)
             usleep(5000);
-    } else {
+    } else if (!step_around(name, number)) {
         _exit(96);
     }
 }

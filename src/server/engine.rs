@@ -197,13 +197,12 @@ impl<F: Filter> Engine<F> {
     /// No descriptor or no thread is left.
     pub fn start(
         filter: F,
-        mut listener: Listener,
+        listener: Listener,
         settings: Settings,
         events: Sender<Event>,
     ) -> io::Result<Self> {
         let poller = EpollPoller::new()?;
         let shutdown = Arc::new(Shutdown::new()?);
-        listener.prepare()?;
         let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let shared = Arc::new(Shared {
             filter,
@@ -298,7 +297,7 @@ impl<F: Filter> Shared<F> {
 
     fn accept(&self, found: &mut VecDeque<Socket>) -> Waited {
         let Some(listener) = self.listener.lock().clone() else { return Waited::Over };
-        match listener.accept(self.shutdown.alarm(false)) {
+        match listener.accept() {
             Ok(Some(socket)) => {
                 if !self.live.admit(|| self.shutdown.has_begun()) {
                     drop(socket);

@@ -2,6 +2,8 @@
 //! ever removed at the end.
 
 use super::endpoint::Endpoint;
+use crate::sys::epoll::{Epoll, Trigger};
+use crate::sys::event::EventFd;
 use crate::sys::socket::{Address, Listening, Socket};
 use crate::sys::{self, Interest, Woken};
 use std::ffi::OsStr;
@@ -16,15 +18,38 @@ use std::time::{Duration, Instant};
 /// The longest wait for a connection.
 pub const LONGEST_WAIT: Duration = Duration::from_secs(2);
 
-/// A socket that MTAs connect to.
+/// A socket that MTAs connect to. When smfi_opensocket has opened it, other processes may have it by the time of
+/// smfi_main, those that this one was forked from or that it has forked; and with `fd:` nobody knows who has it.
+/// They go on to serve when this process stops, so nothing is done to the socket that they would notice.
 #[derive(Debug)]
 pub struct Listener {
     socket: Listening,
-    /// The process that opened the socket; `None` if that was somebody else. A daemon's parent may keep it.
-    opened_by: Option<u32>,
-    /// Whether no other process listens on the same socket.
+    is_inherited: bool,
+    /// Whether no other process serves the same socket.
     is_exclusive: bool,
+    /// Where threads wait, unless they wait in accept(2).
+    queue: Option<Queue>,
     file: Option<SocketFile>,
+}
+
+/// Where threads wait for connections on a socket that others have, too: nobody could end an accept(2) there without
+/// hurting them. One thread is woken for each connection.
+#[derive(Debug)]
+struct Queue {
+    poller: Epoll,
+    refused: EventFd,
+}
+
+impl Queue {
+    const CONNECTION: u64 = 0;
+    const REFUSED: u64 = 1;
+
+    fn new(socket: &Listening) -> io::Result<Self> {
+        let queue = Self { poller: Epoll::new()?, refused: EventFd::new()? };
+        queue.poller.add(queue.refused.as_fd(), Self::REFUSED, Trigger::Level)?;
+        queue.poller.add(socket.as_fd(), Self::CONNECTION, Trigger::Once)?;
+        Ok(queue)
+    }
 }
 
 /// Why a socket cannot be opened: what was tried, and what the system said.
@@ -49,15 +74,13 @@ impl Listener {
     /// Something is in the way, or the system refuses.
     pub fn open(endpoint: &Endpoint, backlog: i32, remove_old: bool) -> Result<Self, CannotOpen> {
         let because = |doing| move |error| CannotOpen { doing, error };
-        match endpoint {
+        let (socket, file) = match endpoint {
             Endpoint::Inherited(fd) => {
-                let socket = Listening::inherit(*fd, backlog).map_err(because("take over the descriptor"))?;
-                Ok(Self { socket, opened_by: None, is_exclusive: false, file: None })
+                (Listening::inherit(*fd, backlog).map_err(because("take over the descriptor"))?, None)
             }
             Endpoint::Inet(address) => {
-                let socket = Listening::bind(Address::Inet(*address), backlog)
-                    .map_err(because("listen on the address"))?;
-                Ok(Self { socket, opened_by: Some(std::process::id()), is_exclusive: false, file: None })
+                let address = Address::Inet(*address);
+                (Listening::bind(address, backlog).map_err(because("listen on the address"))?, None)
             }
             Endpoint::Unix(bytes) => {
                 let path = Path::new(OsStr::from_bytes(bytes));
@@ -67,46 +90,69 @@ impl Listener {
                 let socket =
                     Listening::bind(Address::Unix(bytes), backlog).map_err(because("listen on the path"))?;
                 let file = SocketFile::at(path).map_err(because("examine the new socket"))?;
-                Ok(Self {
-                    socket,
-                    opened_by: Some(std::process::id()),
-                    is_exclusive: false,
-                    file: Some(file),
-                })
+                (socket, Some(file))
             }
-        }
+        };
+        let is_inherited = matches!(endpoint, Endpoint::Inherited(_));
+        Ok(Self { socket, is_inherited, is_exclusive: false, queue: None, file })
+    }
+
+    /// Says that the socket was opened an instant ago, to be served by this process alone. Children that the filter
+    /// forks from now on may have it, but do not serve it.
+    pub fn claim(&mut self) {
+        self.is_exclusive = !self.is_inherited;
     }
 
     /// Prepares for [`Self::accept`].
     ///
     /// # Errors
-    /// As setsockopt(2) and fcntl(2).
+    /// Somebody has closed the socket, or no descriptor is to be had.
     pub fn prepare(&mut self) -> io::Result<()> {
-        // Not before: between opening and serving a daemon forks.
-        self.is_exclusive = self.opened_by == Some(std::process::id());
-        if self.is_exclusive {
-            self.socket.set_accept_timeout(LONGEST_WAIT)
-        } else {
-            self.socket.set_nonblocking()
+        if !self.socket.is_open() {
+            return Err(io::Error::other("the descriptor of the listening socket was closed"));
         }
+        if self.is_exclusive {
+            self.socket.set_accept_timeout(LONGEST_WAIT)?;
+        } else {
+            self.queue = Some(Queue::new(&self.socket)?);
+        }
+        Ok(())
     }
 
     /// Waits for a connection and accepts it; `None` if there is none for [`LONGEST_WAIT`], or after
-    /// [`Self::refuse`], or, on a socket that others listen on too, when `stopping` becomes readable.
+    /// [`Self::refuse`].
     ///
     /// # Errors
     /// See accept(2).
-    pub fn accept(&self, stopping: BorrowedFd<'_>) -> io::Result<Option<Socket>> {
-        // Nobody can end an accept on a shared socket without hurting the others, so it must not block.
-        if !self.is_exclusive && !self.is_wanted(LONGEST_WAIT, stopping) {
-            return Ok(None);
+    pub fn accept(&self) -> io::Result<Option<Socket>> {
+        match &self.queue {
+            Some(queue) => self.accept_from(queue),
+            None => accepted(self.socket.accept()),
         }
-        match self.socket.accept() {
-            Ok(socket) => Ok(Some(socket)),
-            Err(error) => match error.kind() {
-                io::ErrorKind::WouldBlock | io::ErrorKind::ConnectionAborted => Ok(None),
-                _ => Err(error),
-            },
+    }
+
+    /// A connection that another process accepts first is none. But accept(2) may wait on an inherited socket: then the
+    /// thread gets the next connection.
+    fn accept_from(&self, queue: &Queue) -> io::Result<Option<Socket>> {
+        let deadline = Instant::now() + LONGEST_WAIT;
+        loop {
+            let (mut is_wanted, mut is_refused) = (false, false);
+            queue.poller.wait(deadline.saturating_duration_since(Instant::now()), |report| match report.token {
+                Queue::CONNECTION => is_wanted = true,
+                _ => is_refused = true,
+            })?;
+            if is_refused {
+                return Ok(None);
+            }
+            if is_wanted {
+                let result = accepted(self.socket.accept());
+                queue.poller.arm(self.as_fd(), Queue::CONNECTION, Trigger::Once)?;
+                if let Some(socket) = result? {
+                    return Ok(Some(socket));
+                }
+            } else if Instant::now() >= deadline {
+                return Ok(None);
+            }
         }
     }
 
@@ -117,11 +163,23 @@ impl Listener {
         matches!(woken, Ok(Woken::Ready))
     }
 
-    /// Refuses connections from now on, and ends the waits of [`Self::accept`].
+    /// Ends the waits of [`Self::accept`], and refuses connections from now on, if no other process accepts them.
     pub fn refuse(&self) {
-        if self.is_exclusive {
-            self.socket.shut_down();
+        match &self.queue {
+            Some(queue) => queue.refused.raise(),
+            None => self.socket.shut_down(),
         }
+    }
+}
+
+/// The connection, unless there is none.
+fn accepted(result: io::Result<Socket>) -> io::Result<Option<Socket>> {
+    match result {
+        Ok(socket) => Ok(Some(socket)),
+        Err(error) => match error.kind() {
+            io::ErrorKind::WouldBlock | io::ErrorKind::ConnectionAborted => Ok(None),
+            _ => Err(error),
+        },
     }
 }
 

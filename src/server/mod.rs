@@ -31,8 +31,10 @@ use supervisor::{GRACE, Supervisor};
 ///
 /// # Errors
 /// The server could not be started, or the listening socket broke.
-pub fn serve<F: Filter>(filter: F, listener: Listener, settings: &Settings) -> Result<(), Failure> {
+pub fn serve<F: Filter>(filter: F, mut listener: Listener, settings: &Settings) -> Result<(), Failure> {
     let name = filter.name().to_owned();
+    // Before anything else takes a descriptor: it might get the listener's number.
+    listener.prepare().map_err(Failure::Start)?;
     ignore_sigpipe();
     let (events, inbox) = unbounded();
     let signals = signals::watch(events.clone()).map_err(Failure::Start)?;

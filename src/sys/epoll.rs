@@ -1,8 +1,8 @@
 //! epoll(7): readiness of many descriptors, reported in batches.
 
-use super::{check, milliseconds};
+use super::{check, milliseconds, opened};
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 /// When a descriptor is reported.
@@ -53,10 +53,8 @@ impl Epoll {
     /// # Errors
     /// No descriptor is left.
     pub fn new() -> io::Result<Self> {
-        // SAFETY: epoll_create1 takes a number only.
-        let fd = check(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) })?;
-        // SAFETY: the descriptor is new and nobody else's.
-        Ok(Self(unsafe { OwnedFd::from_raw_fd(fd) }))
+        // SAFETY: epoll_create1 takes a number only, and its descriptor is new.
+        unsafe { opened(libc::epoll_create1(libc::EPOLL_CLOEXEC)) }.map(Self)
     }
 
     /// Adds a descriptor.

@@ -10,12 +10,36 @@ pub mod socket;
 pub mod thread;
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant};
 
 /// Turns the -1 of a system call into the error that it set.
 fn check(result: libc::c_int) -> io::Result<libc::c_int> {
     if result == -1 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+/// The lowest number that a descriptor of the library has. Below are the standard streams: in a daemon that closed
+/// them, whatever the program prints there by mistake would end up in a descriptor of the library.
+const FIRST_DESCRIPTOR: RawFd = libc::STDERR_FILENO + 1;
+
+/// Takes over the descriptor that a system call has just opened, close-on-exec, or the error that it set. All
+/// descriptors that the library opens come through here.
+///
+/// # Safety
+/// If `result` is a descriptor, it is nobody else's.
+///
+/// # Errors
+/// That of the call, or there is no descriptor behind those of the standard streams.
+unsafe fn opened(result: libc::c_int) -> io::Result<OwnedFd> {
+    // SAFETY: the caller's promise.
+    let fd = unsafe { OwnedFd::from_raw_fd(check(result)?) };
+    if fd.as_raw_fd() >= FIRST_DESCRIPTOR {
+        return Ok(fd);
+    }
+    // SAFETY: fcntl with this command takes numbers only.
+    let moved = check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, FIRST_DESCRIPTOR) })?;
+    // SAFETY: the descriptor is new and nobody else's.
+    Ok(unsafe { OwnedFd::from_raw_fd(moved) })
 }
 
 /// Repeats a call for as long as signals interrupt it.

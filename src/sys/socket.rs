@@ -1,8 +1,8 @@
 //! Stream sockets: connected ones and listening ones. Nothing here blocks but [`Socket::receive`].
 
-use super::{check, set_option, uninterrupted};
+use super::{check, opened, set_option, uninterrupted};
 use std::io;
-use std::mem::{offset_of, zeroed};
+use std::mem::{ManuallyDrop, MaybeUninit, offset_of, zeroed};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::time::Duration;
@@ -113,12 +113,27 @@ pub enum Address<'a> {
     Inet(SocketAddr),
 }
 
-/// A socket that MTAs connect to.
+/// A socket that MTAs connect to. Other processes may have it, too: behind a fork, or because it was theirs. So what
+/// they would notice is set before they can have it, or not at all.
 #[derive(Debug)]
-pub struct Listening(OwnedFd);
+pub struct Listening {
+    fd: ManuallyDrop<OwnedFd>,
+    /// What the descriptor leads to. A daemon may have closed it together with all others.
+    file: FileId,
+    /// What accepted connections do not inherit.
+    settings: Settings,
+}
+
+/// What is set on each accepted connection.
+#[derive(Debug, Clone, Copy, Default)]
+struct Settings {
+    keep_alive: bool,
+    no_delay: bool,
+}
 
 impl Listening {
-    /// Creates a socket, binds it to `address` and listens. The mode of a unix socket's file follows the umask.
+    /// Creates a socket, binds it to `address` and listens. [`Self::accept`] does not wait. The mode of a unix
+    /// socket's file follows the umask.
     ///
     /// # Errors
     /// As socket(2), bind(2), listen(2).
@@ -128,10 +143,10 @@ impl Listening {
             Address::Inet(SocketAddr::V4(_)) => libc::AF_INET,
             Address::Inet(SocketAddr::V6(_)) => libc::AF_INET6,
         };
-        // SAFETY: socket takes numbers only.
-        let fd = check(unsafe { libc::socket(family, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0) })?;
-        // SAFETY: the descriptor is new and nobody else's.
-        let socket = Self(unsafe { OwnedFd::from_raw_fd(fd) });
+        let kind = libc::SOCK_STREAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+        // SAFETY: socket takes numbers only, and its descriptor is new.
+        let socket = unsafe { opened(libc::socket(family, kind, 0)) }?;
+        let fd = socket.as_raw_fd();
         match address {
             Address::Unix(path) => {
                 let (name, length) = unix_name(path)?;
@@ -139,6 +154,9 @@ impl Listening {
             }
             Address::Inet(address) => {
                 set_option(fd, libc::SOL_SOCKET, libc::SO_REUSEADDR, &1)?;
+                // Accepted connections inherit them.
+                set_option(fd, libc::SOL_SOCKET, libc::SO_KEEPALIVE, &1)?;
+                set_option(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY, &1)?;
                 match address {
                     SocketAddr::V4(address) => bind(fd, &inet_name(address), size_of::<libc::sockaddr_in>())?,
                     SocketAddr::V6(address) => {
@@ -149,86 +167,104 @@ impl Listening {
         }
         // SAFETY: listen takes numbers only.
         check(unsafe { libc::listen(fd, backlog) })?;
-        socket.prepare(!matches!(address, Address::Unix(_)))?;
-        Ok(socket)
+        Ok(Self {
+            file: FileId::of(fd)?,
+            fd: ManuallyDrop::new(socket),
+            settings: Settings { keep_alive: family == libc::AF_UNIX, no_delay: false },
+        })
     }
 
-    /// Takes over a descriptor that this process inherited, and listens on it.
+    /// Takes over a descriptor that this process inherited, and listens on it. [`Self::accept`] may wait.
     ///
     /// # Errors
-    /// It is not open, or not a socket that can listen.
+    /// It is not open, or not a socket that can listen. It stays open then.
     pub fn inherit(fd: RawFd, backlog: libc::c_int) -> io::Result<Self> {
         // SAFETY: listen takes numbers only.
         check(unsafe { libc::listen(fd, backlog) })?;
         let domain = get_option(fd, libc::SO_DOMAIN)?;
-        // SAFETY: the descriptor is open, and whoever configures `fd:` hands it over to the library.
-        let socket = Self(unsafe { OwnedFd::from_raw_fd(fd) });
+        let file = FileId::of(fd)?;
         // SAFETY: fcntl with these commands takes numbers only.
         check(unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) })?;
-        socket.prepare(domain != libc::AF_UNIX)?;
-        Ok(socket)
+        // SAFETY: the descriptor is open, and whoever configures `fd:` hands it over to the library.
+        let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+        let no_delay = matches!(domain, libc::AF_INET | libc::AF_INET6);
+        Ok(Self { fd: ManuallyDrop::new(socket), file, settings: Settings { keep_alive: true, no_delay } })
     }
 
-    /// Lets [`Self::accept`] wait for at most `time`.
+    /// Whether the descriptor still is the socket.
+    pub fn is_open(&self) -> bool {
+        FileId::of(self.fd.as_raw_fd()).is_ok_and(|file| file == self.file)
+    }
+
+    /// Lets [`Self::accept`] wait, but for at most `time`, in all processes that have the socket.
     ///
     /// # Errors
-    /// As setsockopt(2).
+    /// As setsockopt(2) and fcntl(2).
     pub fn set_accept_timeout(&self, time: Duration) -> io::Result<()> {
-        set_receive_timeout(self.0.as_raw_fd(), time)
-    }
-
-    /// Lets [`Self::accept`] never wait, in all processes that have the socket.
-    ///
-    /// # Errors
-    /// As fcntl(2).
-    pub fn set_nonblocking(&self) -> io::Result<()> {
-        let fd = self.0.as_raw_fd();
-        // SAFETY: fcntl with this command takes numbers only.
-        let flags = check(unsafe { libc::fcntl(fd, libc::F_GETFL) })?;
-        // SAFETY: as above.
-        check(unsafe { libc::fcntl(fd, libc::F_SETFL, flags | libc::O_NONBLOCK) }).map(drop)
+        let fd = self.fd.as_raw_fd();
+        set_receive_timeout(fd, time)?;
+        // SAFETY: fcntl with these commands takes numbers only.
+        unsafe {
+            let flags = check(libc::fcntl(fd, libc::F_GETFL))?;
+            check(libc::fcntl(fd, libc::F_SETFL, flags & !libc::O_NONBLOCK)).map(drop)
+        }
     }
 
     /// Refuses connections from now on, in all processes that have the socket; a waiting [`Self::accept`] fails.
     pub fn shut_down(&self) {
         // SAFETY: shutdown takes numbers only. That it was shut down before is the only possible failure.
-        unsafe { libc::shutdown(self.0.as_raw_fd(), libc::SHUT_RDWR) };
-    }
-
-    /// Sets once what accepted connections inherit.
-    fn prepare(&self, inet: bool) -> io::Result<()> {
-        let fd = self.0.as_raw_fd();
-        set_option(fd, libc::SOL_SOCKET, libc::SO_KEEPALIVE, &1)?;
-        if inet {
-            set_option(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY, &1)?;
-        }
-        Ok(())
+        unsafe { libc::shutdown(self.fd.as_raw_fd(), libc::SHUT_RDWR) };
     }
 
     /// Accepts one connection, or waits for it.
     ///
     /// # Errors
-    /// `WouldBlock` when none comes in time; see accept(2).
+    /// `WouldBlock` when there is none, or none comes in time; see accept(2).
     pub fn accept(&self) -> io::Result<Socket> {
-        let fd = uninterrupted(|| {
-            // SAFETY: NULL means that the peer's address is not wanted.
-            check(unsafe {
-                libc::accept4(
-                    self.0.as_raw_fd(),
-                    std::ptr::null_mut(),
-                    std::ptr::null_mut(),
-                    libc::SOCK_CLOEXEC,
-                )
-            })
+        let none = std::ptr::null_mut();
+        let socket = uninterrupted(|| {
+            // SAFETY: NULL means that the peer's address is not wanted. The descriptor is new.
+            unsafe { opened(libc::accept4(self.fd.as_raw_fd(), none, none.cast(), libc::SOCK_CLOEXEC)) }
         })?;
-        // SAFETY: the descriptor is new and nobody else's.
-        Ok(Socket(unsafe { OwnedFd::from_raw_fd(fd) }))
+        // A connection is as good without them, and not every family of addresses has them.
+        if self.settings.keep_alive {
+            let _ = set_option(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_KEEPALIVE, &1);
+        }
+        if self.settings.no_delay {
+            let _ = set_option(socket.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_NODELAY, &1);
+        }
+        Ok(Socket(socket))
     }
 }
 
 impl AsFd for Listening {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.fd.as_fd()
+    }
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        if self.is_open() {
+            // SAFETY: the value is not used any more.
+            unsafe { ManuallyDrop::drop(&mut self.fd) };
+        }
+        // Else the number is nobody's by now, or that of a descriptor of somebody else.
+    }
+}
+
+/// What a descriptor leads to: the device and the inode.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct FileId(libc::dev_t, libc::ino_t);
+
+impl FileId {
+    fn of(fd: RawFd) -> io::Result<Self> {
+        let mut status = MaybeUninit::<libc::stat>::uninit();
+        // SAFETY: the call fills in the variable.
+        check(unsafe { libc::fstat(fd, status.as_mut_ptr()) })?;
+        // SAFETY: the call succeeded.
+        let status = unsafe { status.assume_init() };
+        Ok(Self(status.st_dev, status.st_ino))
     }
 }
 

@@ -8,6 +8,7 @@ mod load;
 mod memcheck;
 mod parking;
 mod shortage;
+mod sockets;
 mod stop;
 mod timeouts;
 
@@ -152,10 +153,15 @@ impl Filter {
 
     /// The processor time that it has used so far, in clock ticks (10 ms).
     fn cpu_ticks(&self) -> u64 {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.daemon.pid())).unwrap();
-        let behind_name = &stat[stat.rfind(')').unwrap() + 2..];
-        behind_name.split(' ').skip(11).take(2).map(|ticks| ticks.parse::<u64>().unwrap()).sum()
+        cpu_ticks_of(self.daemon.pid())
     }
+}
+
+/// The processor time that a process has used so far, in clock ticks (10 ms).
+fn cpu_ticks_of(pid: u32) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let behind_name = &stat[stat.rfind(')').unwrap() + 2..];
+    behind_name.split(' ').skip(11).take(2).map(|ticks| ticks.parse::<u64>().unwrap()).sum()
 }
 
 /// Whether a thread of the filter is in this system call.
