@@ -225,9 +225,9 @@ impl SocketFile {
     }
 }
 
-/// Removes the socket at `path`, if there is one.
+/// Removes the socket at `path`, or the symbolic link to a socket, if there is one. What a link leads to stays.
 fn remove_socket(path: &Path) -> io::Result<()> {
-    match fs::symlink_metadata(path) {
+    match fs::metadata(path) {
         Ok(metadata) if metadata.file_type().is_socket() => fs::remove_file(path),
         Ok(_) => Err(io::Error::other("the file is not a socket")),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),

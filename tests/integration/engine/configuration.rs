@@ -162,6 +162,44 @@ fn only_a_socket_is_removed_to_make_room() {
     });
 }
 
+/// A link to an old socket makes room, too; a link to anything else does not.
+#[test]
+fn a_link_to_a_socket_is_replaced_but_not_the_socket() {
+    on_both(|library| {
+        let dir = temp_dir();
+        let path = |name: &str| dir.path().join(name);
+        drop(UnixListener::bind(path("old")).unwrap());
+        fs::write(path("file"), "precious").unwrap();
+        for (name, target) in
+            [("link", "old"), ("second", "link"), ("none", "gone"), ("data", "file"), ("loop", "loop")]
+        {
+            std::os::unix::fs::symlink(target, path(name)).unwrap();
+        }
+        // In this order, because the second one leads to the first.
+        for (name, result) in [
+            ("second", "open 0"),
+            ("link", "open 0"),
+            ("none", "open -1"),
+            ("data", "open -1"),
+            ("loop", "open -1"),
+        ] {
+            let conn = format!("conn=unix:{}", path(name).display());
+            let mut filter = Filter::start(library, &["register", &conn, "open=1"]);
+            assert_eq!(filter.end().last().unwrap(), result, "{library:?}, {name}");
+            assert_eq!(
+                filter.log().is_empty(),
+                result == "open 0",
+                "{library:?}, {name}: {:?}",
+                filter.log()
+            );
+            let is_link = fs::symlink_metadata(path(name)).unwrap().is_symlink();
+            assert_eq!(is_link, result != "open 0", "{library:?}, {name}");
+        }
+        assert!(path("old").exists(), "{library:?}");
+        assert_eq!(fs::read_to_string(path("file")).unwrap(), "precious", "{library:?}");
+    });
+}
+
 /// Nobody accepts them yet, but a burst of connections need not wait to be made.
 #[test]
 fn many_connections_can_wait() {
