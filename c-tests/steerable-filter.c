@@ -502,6 +502,10 @@ static bool step_around(const char *name, int number)
             close(fd);
     } else if (strcmp(name, "is-open") == 0) {
         say("is-open %d", fcntl(number, F_GETFD) != -1);
+    } else if (strcmp(name, "pipe") == 0) {
+        struct sigaction action;
+        sigaction(SIGPIPE, NULL, &action);
+        say("pipe %s", action.sa_handler == SIG_IGN ? "ignored" : "default");
     } else if (strcmp(name, "strange-families") == 0) {
         families_are_strange = true;
     } else {

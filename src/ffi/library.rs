@@ -8,6 +8,7 @@ use crate::server::endpoint::Endpoint;
 use crate::server::listener::Listener;
 use crate::server::settings::Settings;
 use crate::server::{self, signals};
+use crate::sys::signal::ignore_sigpipe;
 use parking_lot::Mutex;
 use std::ffi::{CStr, c_char, c_int, c_uint};
 use std::sync::LazyLock;
@@ -171,6 +172,8 @@ pub unsafe extern "C" fn smfi_version(pmajor: *mut c_uint, pminor: *mut c_uint, 
 #[unsafe(no_mangle)]
 pub extern "C" fn smfi_main() -> c_int {
     entry_if(|| {
+        // Even if it cannot start: the reference does so, and filters write to pipes afterwards.
+        ignore_sigpipe();
         let (filter, listener, settings) = begin()?;
         let result = server::serve(filter, listener, &settings.with_environment());
         let setup = &mut *SETUP.lock();

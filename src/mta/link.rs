@@ -176,7 +176,7 @@ mod tests {
         assert_eq!(fault(link.receive(Kind::Helo).unwrap_err()), Fault::Frame(FrameError::Empty));
 
         let (mut link, mut peer) = pair(LONG);
-        peer.write_all(b"\0\x01\0\x01").unwrap();
+        peer.write_all(b"\0\x01\0\x01c").unwrap();
         let too_long = FrameError::TooLong { payload: 65_536, max: 65_535 };
         assert_eq!(fault(link.receive(Kind::Helo).unwrap_err()), Fault::Frame(too_long));
     }

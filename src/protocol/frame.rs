@@ -49,7 +49,7 @@ impl std::fmt::Display for FrameError {
 impl std::error::Error for FrameError {}
 
 /// How many bytes the frame at the start of `bytes` takes in all, length field included; `None` as long as
-/// the length field itself is incomplete.
+/// the length field or the command byte is missing.
 ///
 /// # Errors
 /// No frame can start with these bytes.
@@ -60,6 +60,7 @@ pub fn measure(bytes: &[u8], max_payload: usize) -> Result<Option<usize>, FrameE
     let length = u32::from_be_bytes(*field) as usize;
     match length.checked_sub(1) {
         None => Err(FrameError::Empty),
+        Some(_) if bytes.len() < OVERHEAD => Ok(None),
         Some(payload) if payload > max_payload => Err(FrameError::TooLong { payload, max: max_payload }),
         Some(_) => Ok(Some(LENGTH_FIELD + length)),
     }
@@ -91,18 +92,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_frame_is_measured_from_its_first_four_bytes() {
+    fn a_frame_is_measured_from_its_first_five_bytes() {
         assert_eq!(measure(&[0, 0, 0], 10), Ok(None));
-        assert_eq!(measure(&[0, 0, 0, 1], 10), Ok(Some(5)));
+        assert_eq!(
+            measure(&[0, 0, 0, 12], 10),
+            Ok(None),
+            "whoever has no limit must not see this length either"
+        );
+        assert_eq!(measure(&[0, 0, 0, 1, b'Q'], 10), Ok(Some(5)));
         assert_eq!(measure(&[0, 0, 0, 11, b'B'], 10), Ok(Some(15)));
     }
 
     #[test]
     fn lengths_that_no_frame_has() {
         assert_eq!(measure(&[0, 0, 0, 0], 10), Err(FrameError::Empty));
-        assert_eq!(measure(&[0, 0, 0, 12], 10), Err(FrameError::TooLong { payload: 11, max: 10 }));
+        assert_eq!(measure(&[0, 0, 0, 12, b'B'], 10), Err(FrameError::TooLong { payload: 11, max: 10 }));
         assert_eq!(
-            measure(&[0xff, 0xff, 0xff, 0xff], 65_535),
+            measure(&[0xff, 0xff, 0xff, 0xff, b'B'], 65_535),
             Err(FrameError::TooLong { payload: 0xffff_fffe, max: 65_535 })
         );
     }

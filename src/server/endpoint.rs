@@ -72,7 +72,11 @@ impl Endpoint {
             b"inet" => inet(rest, Family::V4),
             b"inet6" => inet(rest, Family::V6),
             b"fd" => {
-                let number = std::str::from_utf8(rest).ok().and_then(|text| text.parse().ok());
+                // As strtol(3) reads it.
+                let number = std::str::from_utf8(rest).ok().and_then(|text| {
+                    let is_space = |c: char| matches!(c, ' ' | '\t'..='\r');
+                    text.trim_start_matches(is_space).parse().ok()
+                });
                 number
                     .filter(|&number: &RawFd| number >= 0)
                     .map(Self::Inherited)
@@ -101,7 +105,10 @@ fn inet(spec: &[u8], family: Family) -> Result<Endpoint, BadSpec> {
     let address = match (host, family) {
         (None, Family::V4) => Some(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
         (None, Family::V6) => Some(IpAddr::V6(Ipv6Addr::UNSPECIFIED)),
-        (Some([b'[', number @ .., b']']), Family::V4) => inet_aton(number).map(IpAddr::V4),
+        // The reference takes this one for the error of inet_addr(3).
+        (Some([b'[', number @ .., b']']), Family::V4) => {
+            inet_aton(number).filter(|address| !address.is_broadcast()).map(IpAddr::V4)
+        }
         (Some([b'[', number @ .., b']']), Family::V6) => inet6(number).map(IpAddr::V6),
         (Some(name), _) => lookup(name, family),
     };
@@ -167,11 +174,19 @@ mod tests {
         assert_eq!(Endpoint::parse(b"inet6:1@[127.0.0.1]"), host("[127.0.0.1]"));
         assert_eq!(Endpoint::parse(b"inet:1@[localhost]"), host("[localhost]"));
         assert_eq!(Endpoint::parse(b"inet:1@"), host(""));
+        assert_eq!(Endpoint::parse(b"inet:1@[255.255.255.255]"), host("[255.255.255.255]"));
+        assert_eq!(Endpoint::parse(b"inet:1@[0xffffffff]"), host("[0xffffffff]"));
     }
 
     #[test]
     fn descriptors_and_unknown_schemes() {
-        assert_eq!(Endpoint::parse(b"fd:3"), Ok(Endpoint::Inherited(3)));
+        for spec in ["fd:3", "FD: 3", "fd:\t\n\u{b}\u{c}\r +3", "fd:003"] {
+            assert_eq!(Endpoint::parse(spec.as_bytes()), Ok(Endpoint::Inherited(3)), "{spec}");
+        }
+        for bad in ["3 ", "3x", "0x3", "+ 3", ""] {
+            let spec = format!("fd:{bad}");
+            assert_eq!(Endpoint::parse(spec.as_bytes()), Err(BadSpec::Descriptor(bad.to_owned())));
+        }
         assert_eq!(Endpoint::parse(b"fd:-1"), Err(BadSpec::Descriptor("-1".to_owned())));
         assert_eq!(Endpoint::parse(b"fd:x"), Err(BadSpec::Descriptor("x".to_owned())));
         assert_eq!(Endpoint::parse(b"tcp:1"), Err(BadSpec::Scheme("tcp".to_owned())));

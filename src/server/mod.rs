@@ -18,7 +18,6 @@ mod supervisor;
 mod sync;
 
 use crate::session::Filter;
-use crate::sys::signal::ignore_sigpipe;
 use crossbeam_channel::unbounded;
 use engine::Engine;
 pub use event::Failure;
@@ -27,7 +26,8 @@ use settings::Settings;
 use supervisor::{GRACE, Supervisor};
 
 /// Serves mail filters' clients until the process is asked to stop. When it returns, the signal mask is as it
-/// was before and no callback is running, except for those that are stuck, which are logged.
+/// was before, unless a signal has stopped it, and no callback is running, except for those that are stuck, which are
+/// logged.
 ///
 /// # Errors
 /// The server could not be started, or the listening socket broke.
@@ -35,7 +35,6 @@ pub fn serve<F: Filter>(filter: F, mut listener: Listener, settings: &Settings) 
     let name = filter.name().to_owned();
     // Before anything else takes a descriptor: it might get the listener's number.
     listener.prepare().map_err(Failure::Start)?;
-    ignore_sigpipe();
     let (events, inbox) = unbounded();
     let signals = signals::watch(events.clone()).map_err(Failure::Start)?;
     let engine = Engine::start(filter, listener, settings.clone(), events).map_err(Failure::Start)?;

@@ -1,7 +1,7 @@
 //! The signal thread: it turns SIGHUP, SIGTERM, SIGINT and smfi_stop into [`Event`]s. What it changed is put
-//! back on drop. No handler is installed, and no other signal is touched.
+//! back on drop, unless a signal has come. No handler is installed, and no other signal is touched.
 //!
-//! It waits with sigwaitinfo(2), not with a descriptor: a program that handles these signals in a thread of its own,
+//! It waits with rt_sigtimedwait(2), not with a descriptor: a program that handles these signals in a thread of its own,
 //! as Python does, must get them there, and a signalfd would compete with it.
 
 use super::event::Event;
@@ -50,11 +50,19 @@ fn wake_signal_thread() {
     }
 }
 
-/// The running signal thread. On drop it ends, and the calling thread's signal mask is what it was.
+/// The running signal thread. On drop it ends, and the calling thread's signal mask is what it was. But if a signal has
+/// come, the three stay blocked: whoever stops the filter may send another one, which must not end it while it cleans up.
 pub struct Watch {
-    over: Arc<AtomicBool>,
+    shared: Arc<Shared>,
     thread: Arc<ThreadGroup>,
-    _blocked: Blocked,
+    /// `None` only during the drop.
+    blocked: Option<Blocked>,
+}
+
+#[derive(Default)]
+struct Shared {
+    over: AtomicBool,
+    signal_has_come: AtomicBool,
 }
 
 /// Blocks SIGHUP, SIGTERM and SIGINT in the calling thread, so in all threads that it starts from now on, and
@@ -69,46 +77,49 @@ pub fn watch(events: Sender<Event>) -> io::Result<Watch> {
     }
     let ours = SignalSet::of(&[libc::SIGHUP, libc::SIGTERM, libc::SIGINT]);
     let blocked = Blocked::new(&ours)?;
-    let over = Arc::new(AtomicBool::new(false));
+    let shared = Arc::new(Shared::default());
     let thread = Arc::new(ThreadGroup::default());
     {
-        let over = Arc::clone(&over);
+        let shared = Arc::clone(&shared);
         // The thread must not take signals that belong to the filter.
         let _all = Blocked::new(&SignalSet::all())?;
         thread.spawn(Box::new(move || {
             SIGNAL_THREAD.store(signal::thread_number(), Ordering::SeqCst);
-            forward(&ours, &over, &events);
+            forward(&ours, &shared, &events);
             SIGNAL_THREAD.store(0, Ordering::SeqCst);
         }))?;
     }
-    Ok(Watch { over, thread, _blocked: blocked })
+    Ok(Watch { shared, thread, blocked: Some(blocked) })
 }
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        self.over.store(true, Ordering::SeqCst);
+        self.shared.over.store(true, Ordering::SeqCst);
         wake_signal_thread();
         // The thread does nothing but wait, so it ends at once.
         self.thread.wait(Instant::now() + THREAD_END);
         // Whoever asked this server to stop did not mean the next one.
         STOP_REQUESTED.store(false, Ordering::SeqCst);
+        if self.shared.signal_has_come.load(Ordering::SeqCst)
+            && let Some(blocked) = self.blocked.take()
+        {
+            blocked.keep();
+        }
     }
 }
 
 /// The signal thread's work. The receiver of the events lives longer than the thread.
-fn forward(signals: &SignalSet, over: &AtomicBool, events: &Sender<Event>) {
-    let ask = |what, event| {
-        REQUESTED.fetch_max(what, Ordering::SeqCst);
-        let _ = events.send(event);
-    };
-    while !over.load(Ordering::SeqCst) {
+fn forward(signals: &SignalSet, shared: &Shared, events: &Sender<Event>) {
+    while !shared.over.load(Ordering::SeqCst) {
         if STOP_REQUESTED.swap(false, Ordering::SeqCst) {
             let _ = events.send(Event::Stop);
         }
-        match signal::wait(signals) {
-            Received::Signal(libc::SIGINT) => ask(ABORT, Event::Abort),
-            Received::Signal(_) => ask(STOP, Event::Stop),
-            Received::Woken => {}
+        if let Received::Signal(signal) = signal::wait(signals) {
+            shared.signal_has_come.store(true, Ordering::SeqCst);
+            let (what, event) =
+                if signal == libc::SIGINT { (ABORT, Event::Abort) } else { (STOP, Event::Stop) };
+            REQUESTED.fetch_max(what, Ordering::SeqCst);
+            let _ = events.send(event);
         }
     }
 }
@@ -131,6 +142,14 @@ mod tests {
             request_stop();
             drop(watch);
             assert!(!STOP_REQUESTED.load(Ordering::SeqCst), "the next server must not stop for it");
+            assert!(!is_blocked(), "smfi_stop leaves the mask as it was");
         }
+    }
+
+    /// Whether SIGTERM is blocked in this thread.
+    fn is_blocked() -> bool {
+        let status = std::fs::read_to_string("/proc/thread-self/status").unwrap();
+        let mask = status.lines().find_map(|line| line.strip_prefix("SigBlk:\t")).unwrap();
+        u64::from_str_radix(mask, 16).unwrap() & (1 << (libc::SIGTERM - 1)) != 0
     }
 }

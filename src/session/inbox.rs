@@ -197,7 +197,7 @@ mod tests {
         assert_eq!(frame.payload, b"a");
         let behind = inbox.start;
         assert_eq!(inbox.buffer[behind], 0);
-        deliver(&mut inbox, b"\xff\xff\xff");
+        deliver(&mut inbox, b"\xff\xff\xff\xff");
         assert_eq!(
             inbox.next_frame(10),
             Err(FrameError::TooLong { payload: 0xffff_fffe, max: 10 }),

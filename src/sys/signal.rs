@@ -53,12 +53,22 @@ impl Blocked {
     }
 }
 
+impl Blocked {
+    /// Leaves the signals blocked.
+    pub fn keep(self) {
+        std::mem::forget(self);
+    }
+}
+
 impl Drop for Blocked {
     fn drop(&mut self) {
         // SAFETY: the set is live and was filled in by the system.
         unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const self.before, std::ptr::null_mut()) };
     }
 }
+
+/// The size of the kernel's own set of signals, in bytes: 64 signals.
+const KERNEL_SET_SIZE: usize = 8;
 
 /// A signal that a thread has waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,11 +84,17 @@ pub enum Received {
 pub fn wait(signals: &SignalSet) -> Received {
     loop {
         let mut info = MaybeUninit::<libc::siginfo_t>::uninit();
-        // SAFETY: the set is live; the call fills in `info`.
-        let signal = unsafe { libc::sigwaitinfo(&raw const signals.0, info.as_mut_ptr()) };
-        if signal == -1 {
+        // Not sigwaitinfo(3): glibc's does not tell who has sent the signal.
+        // SAFETY: the set is live, longer than the size says, and that is the size that the kernel knows; the call
+        // fills in `info`. NULL means to wait for as long as it takes.
+        let signal = unsafe {
+            let no_timeout = std::ptr::null::<libc::timespec>();
+            let set = &raw const signals.0;
+            libc::syscall(libc::SYS_rt_sigtimedwait, set, info.as_mut_ptr(), no_timeout, KERNEL_SET_SIZE)
+        };
+        let Ok(signal @ 1..) = libc::c_int::try_from(signal) else {
             continue; // interrupted by another signal
-        }
+        };
         // SAFETY: the call succeeded.
         let from_thread = unsafe { info.assume_init() }.si_code == libc::SI_TKILL;
         return if from_thread { Received::Woken } else { Received::Signal(signal) };

@@ -91,10 +91,14 @@ fn specifications_that_are_none() {
         ("inet6:1@[127.0.0.1]", "no address of this family for host \"[127.0.0.1]\""),
         ("inet:1@[::1]", "no address of this family for host \"[::1]\""),
         ("inet:1@[localhost]", "no address of this family for host \"[localhost]\""),
+        ("inet:1@[255.255.255.255]", "no address of this family for host \"[255.255.255.255]\""),
         (&long, "the path of the socket has 108 bytes, 107 are possible"),
         ("inet:", "\"\" is neither a port number nor a known service"),
         ("fd:x", "\"x\" is not the number of a descriptor"),
         ("fd:-1", "\"-1\" is not the number of a descriptor"),
+        ("fd:2x", "\"2x\" is not the number of a descriptor"),
+        ("fd:2 ", "\"2 \" is not the number of a descriptor"),
+        ("fd:0x2", "\"0x2\" is not the number of a descriptor"),
         ("fd:999", "cannot take over the descriptor: Bad file descriptor"),
         ("fd:0", "cannot take over the descriptor"),
         ("unix:{dir}/none/s", "cannot listen on the path: No such file or directory"),
@@ -236,6 +240,21 @@ fn a_listening_descriptor_is_taken_over() {
         filter.daemon.signal(libc::SIGTERM);
         assert_eq!(filter.end().last().unwrap(), "main 0", "{library:?}");
         assert!(dir.path().join("s").exists(), "{library:?}: not the filter's file");
+    });
+}
+
+/// As strtol(3) reads numbers.
+#[test]
+fn a_descriptor_may_have_space_and_a_sign_in_front() {
+    on_both(|library| {
+        for spec in ["fd: 2", "fd:\t+2", "FD:002"] {
+            let dir = temp_dir();
+            let listener = UnixListener::bind(dir.path().join("s")).unwrap();
+            let mut command = library.command(super::program());
+            command.stderr(Stdio::from(OwnedFd::from(listener)));
+            let mut filter = Filter::start_with(command, &["register", &format!("conn={spec}"), "open=0"]);
+            assert_eq!(filter.end().last().unwrap(), "open 0", "{library:?}, {spec:?}");
+        }
     });
 }
 

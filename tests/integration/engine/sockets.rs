@@ -146,6 +146,18 @@ fn a_passed_socket_stays_as_it_was() {
     });
 }
 
+/// No system does anything about it on unix sockets, but some day one may.
+#[test]
+fn connections_are_kept_alive() {
+    on_both(|library| {
+        for steps in [&["register", SERVE[1], "main"][..], &["register", SERVE[1], "open=0", "main"]] {
+            let filter = Filter::start(library, steps);
+            let _mta = Mta::order(&filter, "sockets");
+            filter.wait_for("connection keep-alive 1");
+        }
+    });
+}
+
 /// Neither INET nor UNIX: AF_VSOCK, for example, which virtual machines have.
 #[test]
 fn a_passed_socket_may_have_any_family() {

@@ -245,7 +245,8 @@ fn it_can_be_started_again_but_not_twice_at_once() {
     }
     filter.end();
     assert_eq!(filter.count("main 0"), 3);
-    assert_eq!(filter.count("blocked 000"), 3, "the signal mask is restored");
+    assert_eq!(filter.count("blocked 000"), 2, "the signal mask is restored");
+    assert_eq!(filter.count("blocked 111"), 1, "but not when a signal has stopped it");
     assert_eq!(filter.count("syslog 3 steered: smfi_main: already running"), 3);
 }
 
@@ -269,6 +270,66 @@ fn it_can_be_started_again_on_the_same_port() {
     }
     assert_eq!(filter.end().last().unwrap(), "main 0");
     assert_eq!(filter.log(), [""; 0]);
+}
+
+/// Init scripts send SIGTERM twice, and a filter's cleanup may take a while.
+#[test]
+fn a_second_signal_does_not_end_a_filter_that_cleans_up() {
+    on_both(|library| {
+        for (first, second) in [(libc::SIGTERM, libc::SIGTERM), (libc::SIGINT, libc::SIGHUP)] {
+            let go = "wait={dir}/go";
+            let mut filter = Filter::start(library, &["register", SERVE[1], "main", "mask", go, "mask"]);
+            Mta::greet(&filter).quit();
+            filter.daemon.signal(first);
+            filter.wait_for("waiting");
+            filter.daemon.signal(second);
+            fs::write(filter.file("go"), "").unwrap();
+            filter.end();
+            assert_eq!(filter.count("blocked 111"), 2, "{library:?}");
+        }
+    });
+}
+
+/// Only on the reference it is always so: there the file goes when smfi_stop is called, and smfi_main then opens the
+/// socket again, which fails for root.
+#[test]
+fn after_a_stop_before_the_start_the_socket_file_goes_with_smfi_main() {
+    for library in Library::BOTH {
+        let steps = [
+            "register",
+            SERVE[1],
+            "wait={dir}/go",
+            "become=65534",
+            "open=0",
+            "stop",
+            "wait={dir}/on",
+            "main",
+        ];
+        let mut filter = Filter::start(library, &steps);
+        fs::set_permissions(filter.dir.path(), fs::Permissions::from_mode(0o777)).unwrap();
+        fs::write(filter.file("go"), "").unwrap();
+        filter.wait_for("stop 0");
+        assert_eq!(filter.file("s").exists(), library == Library::Ours);
+        fs::write(filter.file("on"), "").unwrap();
+        assert_eq!(filter.end().last().unwrap(), "main 0", "{library:?}");
+        assert!(!filter.file("s").exists(), "{library:?}");
+
+        let mut filter = Filter::start(library, &["register", SERVE[1], "open=0", "stop", "main"]);
+        let result = if library == Library::Ours { "main 0" } else { "main -1" };
+        assert_eq!(filter.end().last().unwrap(), result, "{library:?}");
+    }
+}
+
+/// Whether it can start or not.
+#[test]
+fn sigpipe_is_ignored_from_smfi_main_on() {
+    on_both(|library| {
+        let steps = ["register", "conn=unix:{dir}/none/s", "open=0", "pipe", "main", "pipe"];
+        let mut filter = Filter::start(library, &steps);
+        let output = filter.end();
+        let told: Vec<&String> = output.iter().filter(|line| !line.starts_with("syslog ")).collect();
+        assert_eq!(told[2..], ["open -1", "pipe default", "main -1", "pipe ignored"], "{library:?}");
+    });
 }
 
 /// Contract 3, entry 15.

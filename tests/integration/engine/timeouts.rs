@@ -5,6 +5,7 @@ use super::{Filter, Mta, command, on_both};
 use crate::support::Library;
 use milter::protocol::Kind;
 use std::io::Write;
+use std::net::Shutdown;
 use std::time::Duration;
 
 /// A filter of ours with this timeout, for each way to give threads to sessions.
@@ -92,6 +93,20 @@ fn half_a_frame_ends_a_session() {
     filter.wait_for_count("close", mtas.len());
     assert_eq!(filter.count("abort"), 0);
     assert_eq!(filter.log(), ["3 steered: timed out waiting for the MTA, session ended"; 5]);
+}
+
+/// A length that is too large is an error as soon as a command follows, and not before.
+#[test]
+fn a_length_alone_is_no_error() {
+    on_both(|library| {
+        let filter = serve(library, 7210);
+        let mut mta = Mta::order(&filter, "length");
+        mta.send(&[0, 1, 0, 1]);
+        mta.0.shutdown(Shutdown::Write).unwrap();
+        assert!(mta.has_ended());
+        filter.wait_for("close 1");
+        assert_eq!(filter.log(), [""; 0], "{library:?}");
+    });
 }
 
 /// Contract 3, entry 9.
