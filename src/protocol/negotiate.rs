@@ -170,18 +170,20 @@ pub fn agree(offer: &Offer, wants: &Wants, choice: Choice) -> Result<Agreement, 
     if !offer.actions.contains(actions) {
         return Err(Refusal::Actions { wanted: actions, offered: offer.actions });
     }
-    if !offer.steps.contains(told) {
-        told = told.difference((Steps::NODATA | Steps::NOUNKNOWN).difference(offer.steps));
+    // What the MTA offers to the library is not the filter's to take.
+    let offered = offer.steps.difference(Steps::INTERNAL);
+    if !offered.contains(told) {
+        told = told.difference((Steps::NODATA | Steps::NOUNKNOWN).difference(offered));
     }
-    if !offer.steps.contains(told) {
-        return Err(Refusal::Steps { wanted: told, offered: offer.steps });
+    if !offered.contains(told) {
+        return Err(Refusal::Steps { wanted: told, offered });
     }
     Ok(Agreement {
         version: offer.version.min(VERSION),
         actions,
         steps,
-        told: told.difference(Steps::INTERNAL),
-        offered: offer.steps,
+        told,
+        offered,
         off: wants.off | steps,
     })
 }
@@ -313,5 +315,11 @@ mod tests {
         assert!(!offer.steps_for_callback().intersects(Steps::INTERNAL));
         let agreement = agree(&offer, &wants(0, 0x1), Choice::Registered).unwrap();
         assert_eq!(agreement.told().bits(), 0x1);
+        for bit in [Steps::MDS_256K, Steps::MDS_1M, Steps::from_bits_retain(0x4000_0000)] {
+            assert_eq!(
+                agree(&offer, &wants(0, 0), Choice::Own(Actions::empty(), bit)),
+                Err(Refusal::Steps { wanted: bit, offered: Steps::from_bits_retain(0x7f) })
+            );
+        }
     }
 }
