@@ -534,6 +534,8 @@ static void step(char *name)
         say("open %d", smfi_opensocket(number));
     } else if (strcmp(name, "timeout") == 0) {
         say("timeout %d", smfi_settimeout(number));
+    } else if (strcmp(name, "debug") == 0) {
+        say("debug %d", smfi_setdbg(number));
     } else if (strcmp(name, "backlog") == 0) {
         say("backlog %d", smfi_setbacklog(number));
     } else if (strcmp(name, "main") == 0) {

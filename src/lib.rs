@@ -1,7 +1,7 @@
 //! A drop-in replacement for sendmail's libmilter: a C library to the outside, and inside
 //!
 //! ```text
-//! ffi ──► server ──► session ──► protocol        all three may use: sys, log, count
+//! ffi ──► server ──► session ──► protocol        all three may use: sys, log, count, panics
 //! (raw C)  (process)  (one MTA)   (pure)
 //!                          mta ──► protocol      the mail server's side, for tests, benchmarks and milter-send
 //! ```
@@ -16,7 +16,7 @@
 //!   3 Command::decode          Frame   → Command                protocol::command
 //!   4 Filter::helo, ...        Command → Verdict                session::filter, ffi::callbacks → C
 //!   5 Reply                    Verdict → bytes in the outbox    protocol::reply, session::context
-//!   6 Link::send               when no frame is left to answer  session::link
+//!   6 Link::send               when no frame is left to answer, or before the next callback   session::link
 //! ```
 //!
 //! A callback comes back in through `ffi::{context, message}`, which borrow the session's `Context`: no `&mut` and no
@@ -27,6 +27,7 @@ mod count;
 mod ffi;
 mod log;
 pub mod mta;
+mod panics;
 pub mod protocol;
 mod server;
 mod session;

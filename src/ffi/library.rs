@@ -38,6 +38,11 @@ enum OpenSocket {
 
 static SETUP: LazyLock<Mutex<Setup>> = LazyLock::new(Mutex::default);
 
+/// Logs a complaint in the name of the registered filter.
+pub(super) fn complain(complaint: std::fmt::Arguments<'_>) {
+    SETUP.lock().complain(complaint);
+}
+
 impl Setup {
     fn name(&self) -> &CStr {
         self.filter.as_ref().map_or(NO_NAME, |filter| crate::session::Filter::name(filter))

@@ -12,7 +12,7 @@ use std::ffi::{c_char, c_int, c_uchar};
 /// As the module `ffi` says of `ctx`.
 unsafe fn modify(ctx: *mut SMFICTX, action: Actions, modification: Modification<'_>) -> Option<()> {
     // SAFETY: the caller's promise.
-    unsafe { context(ctx) }?.eom(action)?.send(modification).ok()
+    unsafe { context(ctx) }?.modify(action, modification).ok()
 }
 
 /// Adds a header field at the end.
@@ -130,7 +130,7 @@ pub unsafe extern "C" fn smfi_replacebody(ctx: *mut SMFICTX, bodyp: *mut c_uchar
             (false, length) => unsafe { std::slice::from_raw_parts(bodyp, length) },
         };
         // SAFETY: the caller keeps the promises of `ffi`.
-        unsafe { context(ctx) }?.eom(Actions::CHGBODY)?.replace_body(body).ok()
+        unsafe { context(ctx) }?.replace_body(body).ok()
     })
 }
 

@@ -7,7 +7,7 @@
 //! - `ctx` is NULL or the pointer that a callback of a session received. A context whose session ended a while ago
 //!   is still recognised, and calls with it fail; one that ended long ago must not be used.
 //! - A `char *` is NULL or points to a string that ends with NUL and that nobody changes during the call.
-//! - No panic leaves an export: it becomes the failure value of the return type.
+//! - No panic leaves an export: it is logged, and becomes the failure value of the return type.
 
 mod callbacks;
 mod context;
@@ -18,9 +18,9 @@ pub mod types;
 mod undeclared;
 mod variadic;
 
+use crate::panics::{self, Panic};
 use crate::session::Context;
 use std::ffi::{CStr, c_char, c_int, c_void};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use types::{MI_FAILURE, MI_SUCCESS, SMFICTX};
 
 /// The one answer of a return type that says "failed".
@@ -44,14 +44,32 @@ impl Failure for *mut c_void {
     const FAILURE: Self = std::ptr::null_mut();
 }
 
-/// Runs the body of an export; a panic becomes a failure.
-fn entry<T: Failure>(body: impl FnOnce() -> T) -> T {
-    catch_unwind(AssertUnwindSafe(body)).unwrap_or(T::FAILURE)
+/// Runs the body of an export, a closure; a panic becomes a failure, and a line in the log.
+fn entry<T: Failure, B: FnOnce() -> T>(body: B) -> T {
+    panics::catch(body).unwrap_or_else(|panic| failed(export_of::<B>(), &panic))
 }
 
 /// [`entry`] for a body that gives up with `None`.
-fn entry_if(body: impl FnOnce() -> Option<()>) -> c_int {
-    entry(|| if body().is_some() { MI_SUCCESS } else { MI_FAILURE })
+fn entry_if<B: FnOnce() -> Option<()>>(body: B) -> c_int {
+    let body_of_int = || if body().is_some() { MI_SUCCESS } else { MI_FAILURE };
+    panics::catch(body_of_int).unwrap_or_else(|panic| failed(export_of::<B>(), &panic))
+}
+
+/// The name of the function that a closure stands in.
+fn export_of<B>() -> &'static str {
+    let name = std::any::type_name::<B>().trim_end_matches("::{{closure}}");
+    match name.rsplit("::").next() {
+        // What the naked function calls.
+        Some("set_reply_of_lines") => "smfi_setmlreply",
+        last => last.unwrap_or(name),
+    }
+}
+
+#[cold]
+fn failed<T: Failure>(export: &str, panic: &Panic) -> T {
+    // If it fails, nobody is there to read the line.
+    let _ = panics::catch(|| library::complain(format_args!("internal error in {export}: {panic}")));
+    T::FAILURE
 }
 
 /// The context behind a pointer, unless it is NULL or its session has ended.
@@ -80,4 +98,32 @@ unsafe fn bytes<'a>(string: *const c_char) -> Option<&'a [u8]> {
 unsafe fn filled<'a>(string: *const c_char) -> Option<&'a [u8]> {
     // SAFETY: the caller's promise.
     unsafe { bytes(string) }.filter(|bytes| !bytes.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log;
+
+    fn smfi_example(fails: bool) -> c_int {
+        entry_if(|| {
+            assert!(!fails, "a bug");
+            Some(())
+        })
+    }
+
+    #[test]
+    fn a_panic_is_logged_with_the_name_of_the_export() {
+        assert_eq!((smfi_example(false), log::take_lines().len()), (MI_SUCCESS, 0));
+        assert_eq!(smfi_example(true), MI_FAILURE);
+        let lines = log::take_lines();
+        let begin = format!("3 libmilter: internal error in smfi_example: a bug at {}:", file!());
+        assert!(lines.len() == 1 && lines[0].starts_with(&begin), "{lines:?}");
+        let pointer: *mut c_void = entry(|| panic!("another"));
+        assert!(pointer.is_null());
+        assert!(
+            log::take_lines()[0]
+                .contains("internal error in a_panic_is_logged_with_the_name_of_the_export: ")
+        );
+    }
 }

@@ -57,7 +57,7 @@ impl Filter {
                 let answer = match kind {
                     b'O' => {
                         let mut bytes = Vec::new();
-                        agreed.encode(&mut bytes);
+                        agreed.encode(&mut bytes, frame::DEFAULT_MAX_PAYLOAD).unwrap();
                         bytes
                     }
                     b'D' | b'A' | b'Q' | b'K' => Vec::new(),
@@ -550,7 +550,8 @@ fn postfix_gathers_frames_until_an_answer_is_due_and_sendmail_does_not() {
     for (like, at_once) in [(Like::Postfix, 0), (Like::Sendmail, 6)] {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         let mut answer = Vec::new();
-        wants(6, Actions::empty(), Steps::NOHELO).encode(&mut answer);
+        let agreed = wants(6, Actions::empty(), Steps::NOHELO);
+        agreed.encode(&mut answer, frame::DEFAULT_MAX_PAYLOAD).unwrap();
         theirs.write_all(&answer).unwrap();
         let link = Link::new(Stream::Unix(ours), Duration::from_secs(30));
         let mut session = Session::negotiate(link, like, offer(6), &MacroValues::default()).unwrap();

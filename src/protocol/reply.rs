@@ -50,9 +50,19 @@ pub struct Negotiated {
     pub macro_lists: Vec<(MacroStage, Vec<u8>)>,
 }
 
+/// The largest payload that the length of a frame can tell.
+const LARGEST: usize = u32::MAX as usize - 1;
+
 impl Negotiated {
-    /// Appends the frame.
-    pub fn encode(&self, out: &mut Vec<u8>) {
+    /// Appends the frame, unless its payload would be larger than `max_payload` bytes.
+    ///
+    /// # Errors
+    /// It would; nothing is appended.
+    pub fn encode(&self, out: &mut Vec<u8>, max_payload: usize) -> Result<(), TooLarge> {
+        let lists = self.macro_lists.iter().map(|(_, list)| size_of::<u32>() + list.len() + NUL.len());
+        if 3 * size_of::<u32>() + lists.sum::<usize>() > max_payload.min(LARGEST) {
+            return Err(TooLarge);
+        }
         append_with(out, b'O', |out| {
             for number in [self.version, self.actions, self.steps] {
                 out.extend_from_slice(&number.to_be_bytes());
@@ -63,6 +73,7 @@ impl Negotiated {
                 out.push(0);
             }
         });
+        Ok(())
     }
 
     fn decode(payload: &[u8]) -> Option<Self> {
@@ -141,7 +152,7 @@ impl<'a> Modification<'a> {
     /// It would; nothing is appended.
     pub fn encode(&self, out: &mut Vec<u8>, max_payload: usize) -> Result<(), TooLarge> {
         let mut put = |kind: u8, parts: &[&[u8]]| {
-            if parts.iter().map(|part| part.len()).sum::<usize>() > max_payload {
+            if parts.iter().map(|part| part.len()).sum::<usize>() > max_payload.min(LARGEST) {
                 return Err(TooLarge);
             }
             append(out, kind, parts);
@@ -257,7 +268,7 @@ mod tests {
     fn round_trip(answer: &Answer<'_>) {
         let mut bytes = Vec::new();
         match answer {
-            Answer::Negotiated(negotiated) => negotiated.encode(&mut bytes),
+            Answer::Negotiated(negotiated) => negotiated.encode(&mut bytes, 65_535).unwrap(),
             Answer::Reply(reply) => reply.encode(&mut bytes),
             Answer::Custom(text) => encode_custom(text, &mut bytes),
             Answer::Modification(modification) => modification.encode(&mut bytes, 65_535).unwrap(),
@@ -305,6 +316,17 @@ mod tests {
         assert_eq!(bytes, b"\0\0\0\x09i\0\0\0\x01A\0b\0");
         assert_eq!(modification.encode(&mut bytes, 7), Err(TooLarge));
         assert_eq!(bytes.len(), 13, "what is too large is not sent in part");
+    }
+
+    #[test]
+    fn a_negotiation_answer_has_a_limit_too() {
+        let macro_lists = vec![(MacroStage::Helo, b"{x}".to_vec()), (MacroStage::Data, vec![])];
+        let answer = Negotiated { version: 6, actions: 0, steps: 0, macro_lists };
+        let mut bytes = Vec::new();
+        assert_eq!(answer.encode(&mut bytes, 24), Err(TooLarge));
+        assert!(bytes.is_empty());
+        answer.encode(&mut bytes, 25).unwrap();
+        assert_eq!(bytes.len(), 5 + 25);
     }
 
     #[test]

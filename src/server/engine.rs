@@ -17,7 +17,7 @@ use super::poller::EpollPoller;
 use super::pool::{Effort, Job, Pool, THREAD_IDLE_TIMEOUT, Turn, Waited};
 use super::settings::{Settings, Threads};
 use super::sync::ThreadGroup;
-use crate::log;
+use crate::log::{self, LineKind};
 use crate::session::{Buffers, Cause, Context, Filter, Link, PARK_AFTER, Patience, Pause, Session, Shutdown};
 use crate::sys::epoll::Trigger;
 use crate::sys::socket::Socket;
@@ -27,14 +27,13 @@ use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How long to wait before asking again for what the system has denied: a descriptor, or memory.
 const RETRY_DELAY: Duration = Duration::from_millis(100);
 
-/// At most one complaint about a shortage in this time.
+/// At most one complaint about a shortage of each kind in this time.
 const COMPLAIN_EVERY: Duration = Duration::from_secs(10);
 
 /// At least one sweep for expired sessions in this time: the timeout may have been changed meanwhile.
@@ -68,7 +67,6 @@ struct Shared<F: Filter> {
     /// Sessions that have not ended.
     live: Live,
     tombstones: Mutex<VecDeque<Arc<Context>>>,
-    last_complaint: Mutex<Option<Instant>>,
     events: Sender<Event>,
 }
 
@@ -150,7 +148,7 @@ impl<F: Filter> Job for Worker<F> {
             Ok(()) if found.is_empty() => Waited::Nothing,
             Ok(()) => Waited::Found,
             Err(error) => {
-                self.0.complain(format_args!("cannot wait for silent sessions: {error}"));
+                self.0.complain("waiting", format_args!("cannot wait for silent sessions: {error}"));
                 std::thread::sleep(RETRY_DELAY);
                 Waited::Found
             }
@@ -213,7 +211,6 @@ impl<F: Filter> Engine<F> {
             load: LoadGauge::new(BLOCKING_PER_PROCESSOR * processors),
             live: Live::default(),
             tombstones: Mutex::default(),
-            last_complaint: Mutex::default(),
             events,
         });
         let threads = Arc::new(ThreadGroup::default());
@@ -321,7 +318,7 @@ impl<F: Filter> Shared<F> {
                 if listener.is_wanted(THREAD_IDLE_TIMEOUT, stopping) {
                     self.rest();
                     if listener.is_wanted(Duration::ZERO, stopping) {
-                        self.complain(format_args!("cannot accept a connection: {error}"));
+                        self.complain("accept", format_args!("cannot accept a connection: {error}"));
                     }
                 }
                 Waited::Nothing
@@ -333,7 +330,7 @@ impl<F: Filter> Shared<F> {
     fn begin(&self, socket: Socket, turn: &Turn<'_>, buffers: &mut Buffers) {
         if turn.is_alone {
             drop(socket);
-            self.complain(format_args!("no thread for another connection, refused"));
+            self.complain("thread", format_args!("no thread for another connection, refused"));
             return self.session_ended();
         }
         let limits = &self.settings.limits;
@@ -364,15 +361,9 @@ impl<F: Filter> Shared<F> {
     ) {
         loop {
             let silent_for = match self.run(&mut connection, cause, manner, buffers) {
-                Ok(Pause::Silent) => PARK_AFTER,
-                Ok(Pause::Yielded) => Duration::ZERO,
-                Ok(Pause::Ended) => break,
-                Err(Panicked) => {
-                    log::error(self.filter.name(), format_args!("internal error, session ended"));
-                    connection.session.context().end();
-                    *buffers = Buffers::default();
-                    break;
-                }
+                Pause::Silent => PARK_AFTER,
+                Pause::Yielded => Duration::ZERO,
+                Pause::Ended => break,
             };
             if silent_for > Duration::ZERO {
                 // What there is to save, a session that will be back in an instant need not save.
@@ -399,27 +390,25 @@ impl<F: Filter> Shared<F> {
         self.session_ended();
     }
 
-    /// Lets a session work. A bug in this library must not cost the process, only the session.
+    /// Lets a session work.
     fn run(
         &self,
         connection: &mut Connection,
         cause: Cause,
         manner: Manner<'_>,
         buffers: &mut Buffers,
-    ) -> Result<Pause, Panicked> {
+    ) -> Pause {
         let (session, filter) = (&mut connection.session, &self.filter);
-        let caught =
-            |run: &mut dyn FnMut() -> Pause| catch_unwind(AssertUnwindSafe(run)).map_err(|_| Panicked);
         if self.settings.threads == Threads::PerSession {
-            return caught(&mut || session.run_to_end(filter, buffers));
+            return session.run_to_end(filter, buffers);
         }
         match manner {
-            Manner::Batch(_) => caught(&mut || session.run(filter, buffers, cause, Patience::None)),
+            Manner::Batch(_) => session.run(filter, buffers, cause, Patience::None),
             Manner::Blocking => {
                 let hurry = self.load.begin();
                 let patience =
                     if connection.is_slow { Patience::Brief } else { Patience::BriefUnless(hurry) };
-                let pause = caught(&mut || session.run(filter, buffers, cause, patience));
+                let pause = session.run(filter, buffers, cause, patience);
                 self.load.finish();
                 pause
             }
@@ -437,7 +426,7 @@ impl<F: Filter> Shared<F> {
         self.load.count(&mut connection.counted, now);
         let deadline = connection.session.link().silence_deadline(now - silent_for);
         self.parking.park(connection, trigger, now, deadline, |error| {
-            self.complain(format_args!("a silent session keeps its thread: {error}"));
+            self.complain("poller", format_args!("a silent session keeps its thread: {error}"));
         })
     }
 
@@ -469,18 +458,10 @@ impl<F: Filter> Shared<F> {
         let _ = sys::wait(alarm, Interest::Read, alarm, Instant::now() + RETRY_DELAY);
     }
 
-    fn complain(&self, complaint: std::fmt::Arguments<'_>) {
-        let mut last = self.last_complaint.lock();
-        if last.is_none_or(|last| last.elapsed() >= COMPLAIN_EVERY) {
-            *last = Some(Instant::now());
-            drop(last);
-            log::error(self.filter.name(), complaint);
-        }
+    fn complain(&self, about: &'static str, complaint: std::fmt::Arguments<'_>) {
+        log::error_at_most(COMPLAIN_EVERY, LineKind(about, 0), self.filter.name(), complaint);
     }
 }
-
-/// The session's code panicked.
-struct Panicked;
 
 /// Whether the listening socket will never work again.
 fn is_broken(error: &io::Error) -> bool {

@@ -137,9 +137,11 @@ impl Listener {
         let deadline = Instant::now() + LONGEST_WAIT;
         loop {
             let (mut is_wanted, mut is_refused) = (false, false);
-            queue.poller.wait(deadline.saturating_duration_since(Instant::now()), |report| match report.token {
-                Queue::CONNECTION => is_wanted = true,
-                _ => is_refused = true,
+            queue.poller.wait(deadline.saturating_duration_since(Instant::now()), |report| {
+                match report.token {
+                    Queue::CONNECTION => is_wanted = true,
+                    _ => is_refused = true,
+                }
             })?;
             if is_refused {
                 return Ok(None);

@@ -1,8 +1,7 @@
 //! What a filter sees of its session: the thing behind `SMFICTX`. It is shared between the session's thread, the
 //! callbacks and whatever helper threads a filter lets loose on it, so all methods take `&self`. No callback
-//! ever runs under its lock.
+//! ever runs under its locks. There are two: sending may block, and whoever asks for a macro must not wait for that.
 
-use super::eom::{EomScope, NotSent};
 use super::link::Link;
 use crate::protocol::reply::{Negotiated, TooLarge, encode_custom};
 use crate::protocol::{Actions, Agreement, MacroStage, MacroStore, Modification, Reply, SmtpReply};
@@ -11,34 +10,71 @@ use std::ffi::c_void;
 use std::io;
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
+use std::time::{Duration, Instant};
 
-/// How many bytes of replies are gathered before they are sent without waiting for more.
+/// How many bytes of modifications and replies are gathered before they are sent without waiting for more.
 const GATHER: usize = 1 << 16;
+
+/// How long the connection may have been silent when a modification is gathered. After a longer silence it leaves at
+/// once: it restarts the MTA's timer.
+const GATHER_TIME: Duration = Duration::from_millis(100);
+
+/// The largest piece of a new body in one frame, in bytes.
+pub const BODY_PIECE: usize = 65_535;
 
 /// The filter's view of one session.
 #[derive(Debug)]
 pub struct Context {
     private: AtomicPtr<c_void>,
-    /// The modifications agreed on.
-    actions: AtomicU32,
-    /// Between BODYEOB and the next command.
-    in_eom: AtomicBool,
     /// The session is over.
     ended: AtomicBool,
     max_payload: usize,
-    shared: Mutex<Shared>,
+    state: Mutex<State>,
+    output: Mutex<Output>,
 }
 
+/// What is never locked while a thread waits for the MTA.
 #[derive(Debug)]
-struct Shared {
+struct State {
     macros: MacroStore,
     reply: Option<SmtpReply>,
     macro_lists: Vec<(MacroStage, Vec<u8>)>,
-    /// Replies that have not been sent yet.
-    outbox: Vec<u8>,
+}
+
+/// What goes to the MTA. Whether a modification is allowed stands here, so that it is checked and appended in one step.
+#[derive(Debug)]
+struct Output {
+    /// Replies and modifications that have not been sent yet.
+    bytes: Vec<u8>,
     /// Or why nothing is sent any more: sending has failed, or the session has ended.
     link: Result<Arc<Link>, io::ErrorKind>,
+    /// The modifications agreed on.
+    actions: Actions,
+    changes: Changes,
+}
+
+/// What becomes of a modification.
+#[derive(Debug, Clone, Copy)]
+enum Changes {
+    /// It is refused: no message has ended.
+    Refused,
+    /// It is gathered, because the answer to the end of the message will follow. The connection has been silent
+    /// since this instant.
+    Gathered(Instant),
+    /// It is sent at once, because nothing may follow for a long time.
+    Sent,
+}
+
+/// A modification that could not be made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotSent {
+    /// Not at the end of a message, or the action was not negotiated.
+    NotAllowed,
+    /// Larger than the largest frame.
+    TooLarge,
+    /// The connection is broken or the session has ended.
+    Disconnected,
 }
 
 impl Context {
@@ -47,16 +83,14 @@ impl Context {
     pub fn new(link: Arc<Link>, max_payload: usize, macros: MacroStore) -> Self {
         Self {
             private: AtomicPtr::new(std::ptr::null_mut()),
-            actions: AtomicU32::new(0),
-            in_eom: AtomicBool::new(false),
             ended: AtomicBool::new(false),
             max_payload,
-            shared: Mutex::new(Shared {
-                macros,
-                reply: None,
-                macro_lists: Vec::new(),
-                outbox: Vec::new(),
+            state: Mutex::new(State { macros, reply: None, macro_lists: Vec::new() }),
+            output: Mutex::new(Output {
+                bytes: Vec::new(),
                 link: Ok(link),
+                actions: Actions::empty(),
+                changes: Changes::Refused,
             }),
         }
     }
@@ -74,18 +108,18 @@ impl Context {
     /// The value of a macro: a string that ends with NUL. It may be written to, and stays where it is until its
     /// stage is defined anew or forgotten.
     pub fn macro_value(&self, name: &[u8]) -> Option<NonNull<u8>> {
-        let mut shared = self.shared.lock();
-        shared.macros.get(name).map(|value| NonNull::from(value).cast())
+        let mut state = self.state.lock();
+        state.macros.get(name).map(|value| NonNull::from(value).cast())
     }
 
     /// Stores a reply for the next verdict that it fits; an older one is forgotten.
     pub fn set_reply(&self, reply: SmtpReply) {
-        self.shared.lock().reply = Some(reply);
+        self.state.lock().reply = Some(reply);
     }
 
     /// Asks for macros at a stage: names separated by space. Each stage can be asked for once in a session.
     pub fn request_macros(&self, stage: MacroStage, names: &[u8]) -> bool {
-        let lists = &mut self.shared.lock().macro_lists;
+        let lists = &mut self.state.lock().macro_lists;
         let fresh = lists.iter().all(|(listed, _)| *listed != stage);
         if fresh {
             lists.push((stage, names.to_vec()));
@@ -93,10 +127,22 @@ impl Context {
         fresh
     }
 
-    /// The right to make a modification, if it is the time for it and `action` was agreed on.
-    pub fn eom(&self, action: Actions) -> Option<EomScope<'_>> {
-        let actions = Actions::from_bits_retain(self.actions.load(Ordering::Acquire));
-        (self.in_eom.load(Ordering::Acquire) && actions.contains(action)).then(|| EomScope::new(self))
+    /// Makes one modification, if `action` was agreed on and it is the time for it: between BODYEOB and the next
+    /// command. It leaves at the latest with the answer to BODYEOB.
+    ///
+    /// # Errors
+    /// It is not allowed or too large, or the connection is broken.
+    pub fn modify(&self, action: Actions, modification: Modification<'_>) -> Result<(), NotSent> {
+        self.output.lock().modify(action, modification, self.max_payload)
+    }
+
+    /// Sends `body` in pieces, as one more part of the new body; an empty one is sent as one empty piece.
+    ///
+    /// # Errors
+    /// It is not allowed, or the connection is broken.
+    pub fn replace_body(&self, body: &[u8]) -> Result<(), NotSent> {
+        let send = |piece| self.modify(Actions::CHGBODY, Modification::ReplaceBody(piece));
+        if body.is_empty() { send(body) } else { body.chunks(BODY_PIECE).try_for_each(send) }
     }
 
     /// Tells the MTA at once that the filter is still working.
@@ -104,32 +150,56 @@ impl Context {
     /// # Errors
     /// The connection is broken or the session has ended.
     pub fn progress(&self) -> Result<(), NotSent> {
-        self.emit(Modification::Progress, true)
-    }
-
-    /// Puts a modification into the outbox; sends the outbox if `now`, or if much has gathered.
-    pub(super) fn emit(&self, modification: Modification<'_>, now: bool) -> Result<(), NotSent> {
-        let shared = &mut *self.shared.lock();
-        if shared.link.is_err() {
-            return Err(NotSent::Disconnected);
-        }
-        modification.encode(&mut shared.outbox, self.max_payload).map_err(|_| NotSent::TooLarge)?;
-        if now || shared.outbox.len() >= GATHER {
-            shared.flush().map_err(|_| NotSent::Disconnected)?;
-        }
-        Ok(())
+        self.output.lock().append(Modification::Progress, self.max_payload, true)
     }
 }
 
-impl Shared {
+impl Output {
+    fn modify(
+        &mut self,
+        action: Actions,
+        modification: Modification<'_>,
+        max_payload: usize,
+    ) -> Result<(), NotSent> {
+        let now = match self.changes {
+            Changes::Gathered(since) => since.elapsed() > GATHER_TIME,
+            Changes::Sent => true,
+            Changes::Refused => return Err(NotSent::NotAllowed),
+        };
+        if !self.actions.contains(action) {
+            return Err(NotSent::NotAllowed);
+        }
+        self.append(modification, max_payload, now)
+    }
+
+    /// Appends a frame; sends all that has gathered if `now`, or if it is much.
+    fn append(
+        &mut self,
+        modification: Modification<'_>,
+        max_payload: usize,
+        now: bool,
+    ) -> Result<(), NotSent> {
+        if self.link.is_err() {
+            return Err(NotSent::Disconnected);
+        }
+        modification.encode(&mut self.bytes, max_payload).map_err(|_| NotSent::TooLarge)?;
+        if now || self.bytes.len() >= GATHER {
+            self.flush().map_err(|_| NotSent::Disconnected)?;
+            if let Changes::Gathered(since) = &mut self.changes {
+                *since = Instant::now();
+            }
+        }
+        Ok(())
+    }
+
     /// Sends what has gathered; the error is why that failed, now or before.
     fn flush(&mut self) -> Result<(), io::ErrorKind> {
         let sent = match &self.link {
-            Ok(link) if !self.outbox.is_empty() => link.send(&self.outbox).map_err(|error| error.kind()),
+            Ok(link) if !self.bytes.is_empty() => link.send(&self.bytes).map_err(|error| error.kind()),
             Ok(_) => Ok(()),
             Err(error) => Err(*error),
         };
-        self.outbox.clear();
+        self.bytes.clear();
         if let Err(error) = sent {
             self.link = Err(error);
         }
@@ -140,26 +210,25 @@ impl Shared {
 /// The session's own side of the context.
 impl Context {
     /// Lends the memory that gathers replies.
-    pub(super) fn lend_outbox(&self, mut outbox: Vec<u8>) {
-        let shared = &mut *self.shared.lock();
-        // What a helper thread of the filter has put there during a silence stays.
-        outbox.append(&mut shared.outbox);
-        shared.outbox = outbox;
+    pub(super) fn lend_outbox(&self, outbox: Vec<u8>) {
+        // What a helper thread of the filter has sent during a silence has left at once.
+        self.output.lock().bytes = outbox;
     }
 
     /// Takes the lent memory back, empty: the next session that it is lent to must not send what is left in it.
     pub(super) fn take_outbox(&self) -> Vec<u8> {
-        let shared = &mut *self.shared.lock();
+        let output = &mut *self.output.lock();
         // If it fails, the session's next flush says so.
-        let _ = shared.flush();
-        std::mem::take(&mut shared.outbox)
+        let _ = output.flush();
+        std::mem::take(&mut output.bytes)
     }
 
     /// Answers OPTNEG, with the macro lists that the filter has asked for so far.
-    pub(super) fn agreed(&self, agreement: &Agreement) {
-        self.actions.store(agreement.actions().bits(), Ordering::Release);
-        let shared = &mut *self.shared.lock();
-        let mut macro_lists = std::mem::take(&mut shared.macro_lists);
+    ///
+    /// # Errors
+    /// The answer is larger than the largest frame.
+    pub(super) fn agreed(&self, agreement: &Agreement) -> Result<(), TooLarge> {
+        let mut macro_lists = std::mem::take(&mut self.state.lock().macro_lists);
         macro_lists.sort_unstable_by_key(|(stage, _)| stage.number());
         let answer = Negotiated {
             version: agreement.version(),
@@ -167,9 +236,12 @@ impl Context {
             steps: agreement.told().bits(),
             macro_lists,
         };
-        answer.encode(&mut shared.outbox);
+        let output = &mut *self.output.lock();
+        output.actions = agreement.actions();
+        let result = answer.encode(&mut output.bytes, self.max_payload);
         // They stay: a stage can be asked for once in a session.
-        shared.macro_lists = answer.macro_lists;
+        self.state.lock().macro_lists = answer.macro_lists;
+        result
     }
 
     /// Answers a command, if there is a reply; sends what has gathered if `now`, or if it is much.
@@ -181,11 +253,14 @@ impl Context {
         if reply.is_none() && !now {
             return Ok(());
         }
-        let shared = &mut *self.shared.lock();
+        let output = &mut *self.output.lock();
         if let Some(reply) = reply {
-            reply.encode(&mut shared.outbox);
+            reply.encode(&mut output.bytes);
         }
-        if now || shared.outbox.len() >= GATHER { shared.flush() } else { Ok(()) }
+        if let Changes::Gathered(_) = output.changes {
+            output.changes = Changes::Sent;
+        }
+        if now || output.bytes.len() >= GATHER { output.flush() } else { Ok(()) }
     }
 
     /// Answers with the stored reply, if it is a permanent one (`5`) or a temporary one (`4`) as asked for; it
@@ -194,56 +269,62 @@ impl Context {
     /// # Errors
     /// It is larger than the largest frame.
     pub(super) fn answer_stored(&self, permanent: bool) -> Result<bool, TooLarge> {
-        let shared = &mut *self.shared.lock();
-        let Some(reply) = shared.reply.take_if(|reply| reply.is_permanent() == permanent) else {
+        let stored = self.state.lock().reply.take_if(|reply| reply.is_permanent() == permanent);
+        let Some(reply) = stored else {
             return Ok(false);
         };
         if reply.as_bytes().len() >= self.max_payload {
             return Err(TooLarge);
         }
-        encode_custom(reply.as_bytes(), &mut shared.outbox);
+        encode_custom(reply.as_bytes(), &mut self.output.lock().bytes);
         Ok(true)
     }
 
-    /// Opens or closes the time for modifications.
-    pub(super) fn set_eom(&self, open: bool) {
-        self.in_eom.store(open, Ordering::Release);
+    /// Allows modifications: the message has ended. The MTA has been waiting since this instant.
+    pub(super) fn allow_changes(&self, since: Instant) {
+        self.output.lock().changes = Changes::Gathered(since);
+    }
+
+    /// Allows no modifications any more.
+    pub(super) fn refuse_changes(&self) {
+        self.output.lock().changes = Changes::Refused;
     }
 
     /// Replaces the macros of a stage.
     pub(super) fn define_macros(&self, stage: MacroStage, definitions: &[u8]) {
-        self.shared.lock().macros.define(stage, definitions);
+        self.state.lock().macros.define(stage, definitions);
     }
 
     /// Forgets the macros of all stages behind `stage`.
     pub(super) fn forget_macros_above(&self, stage: MacroStage) {
-        self.shared.lock().macros.forget_above(stage);
+        self.state.lock().macros.forget_above(stage);
     }
 
     /// Forgets all macros.
     pub(super) fn forget_macros(&self) {
-        self.shared.lock().macros.forget_all();
+        self.state.lock().macros.forget_all();
     }
 
     /// Gives back memory that a silent session does not need.
     pub(super) fn shrink(&self) {
-        self.shared.lock().macros.release();
+        self.state.lock().macros.release();
     }
 
     /// The session is over: every later call fails, whoever still holds a pointer to this context. Hands out the
     /// memory of its macros.
-    pub(crate) fn end(&self) -> MacroStore {
+    pub(super) fn end(&self) -> MacroStore {
         self.ended.store(true, Ordering::Release);
-        self.set_eom(false);
-        self.actions.store(0, Ordering::Release);
-        let shared = &mut *self.shared.lock();
-        // Modifications are still possible in close, right behind the end of a message (contract 1.7). If they
-        // cannot be sent, nobody is there to see them.
-        let _ = shared.flush();
-        shared.link = Err(io::ErrorKind::NotConnected);
-        shared.macro_lists = Vec::new();
-        shared.reply = None;
-        std::mem::take(&mut shared.macros).recycled()
+        {
+            let output = &mut *self.output.lock();
+            output.changes = Changes::Refused;
+            // If a helper thread's last words cannot be sent, nobody is there to see them.
+            let _ = output.flush();
+            output.link = Err(io::ErrorKind::NotConnected);
+        }
+        let state = &mut *self.state.lock();
+        state.macro_lists = Vec::new();
+        state.reply = None;
+        std::mem::take(&mut state.macros).recycled()
     }
 
     /// Whether the session is over.

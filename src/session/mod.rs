@@ -3,14 +3,14 @@
 #![forbid(unsafe_code)]
 
 pub mod context;
-pub mod eom;
 pub mod filter;
 mod inbox;
 pub mod link;
 pub mod shutdown;
 
 use crate::count::Count;
-use crate::log;
+use crate::log::{self, LineKind};
+use crate::panics::{self, Panic};
 use crate::protocol::negotiate::{Answers, agree};
 use crate::protocol::{
     Agreement, Command, FrameError, Kind, MacroStage, MacroStore, Malformed, Offer, Refusal, Reply, Stage,
@@ -30,6 +30,9 @@ use std::time::{Duration, Instant};
 /// How long a thread waits for an MTA's next command before it parks the session. SO_RCVTIMEO costs a timer for each
 /// command, 5 to 7 % of the time of the shortest ones; parking after a fixed time is what that buys.
 pub const PARK_AFTER: Duration = Duration::from_millis(100);
+
+/// Of the sessions that end in disorder in the same way, one is logged in this time.
+const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
 
 /// What a thread lends to the session that it serves.
 #[derive(Debug, Default)]
@@ -110,6 +113,10 @@ enum End {
     Status(Kind, i32),
     /// The filter's own SMTP reply does not fit into a frame.
     ReplyTooLarge,
+    /// The answer to the negotiation does not fit into a frame.
+    NegotiationTooLarge,
+    /// A bug in this library.
+    Panicked(Panic),
 }
 
 impl End {
@@ -125,11 +132,64 @@ impl End {
             Self::ReplyTooLarge => {
                 "the SMTP reply is larger than smfi_setmaxdatasize allows, session ended".to_owned()
             }
+            Self::NegotiationTooLarge => {
+                "negotiation: the answer is larger than smfi_setmaxdatasize allows, session ended".to_owned()
+            }
+            Self::Panicked(panic) => format!("internal error: {panic}, session ended"),
             Self::Status(kind, status) => {
                 format!("the {} callback returned {status}, which is no status, session ended", kind.name())
             }
         })
     }
+
+    /// What the complaint is about: ends of the same kind differ only in numbers.
+    fn kind(&self) -> LineKind {
+        let of = |about, kind: Kind| LineKind(about, u8::from(kind).into());
+        match self {
+            Self::Quit | Self::Closed | Self::Shutdown | Self::Unused => LineKind("", 0),
+            Self::TimedOut => LineKind("timed out", 0),
+            Self::Broken(_) => LineKind("broken", 0),
+            Self::Frame(FrameError::Empty) => LineKind("frame", 0),
+            Self::Frame(FrameError::TooLong { .. }) => LineKind("frame", 1),
+            Self::Malformed(error) => match error {
+                Malformed::UnknownCommand(_) => LineKind("unknown command", 0),
+                Malformed::NoData(kind) => of("no data", *kind),
+                Malformed::Unterminated(kind) => of("unterminated", *kind),
+                Malformed::NotTwoStrings => LineKind("header", 0),
+                Malformed::Address { .. } => LineKind("address", 0),
+                Malformed::Offer(refusal) => Self::refusal_kind(refusal),
+            },
+            Self::Refused(refusal) => Self::refusal_kind(refusal),
+            Self::Status(kind, _) => of("status", *kind),
+            Self::ReplyTooLarge => LineKind("too large", 0),
+            Self::NegotiationTooLarge => LineKind("too large", 1),
+            Self::Panicked(panic) => LineKind("internal error", panic.line()),
+        }
+    }
+
+    fn refusal_kind(refusal: &Refusal) -> LineKind {
+        LineKind(
+            "negotiation",
+            match refusal {
+                Refusal::Short { .. } => 0,
+                Refusal::Version(_) => 1,
+                Refusal::Callback(_) => 2,
+                Refusal::Actions { .. } => 3,
+                Refusal::Steps { .. } => 4,
+            },
+        )
+    }
+}
+
+/// Whether a command may follow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// Yes.
+    Free,
+    /// Yes, now that the message under way has been aborted.
+    Aborted,
+    /// No, it is to be dropped.
+    Closed,
 }
 
 /// The state of one connection, between and during calls of [`Session::run`].
@@ -146,6 +206,10 @@ pub struct Session {
     max_payload: usize,
     /// Whether the filter is owed a call of close.
     open: bool,
+    /// When the frames that are processed have come, if that matters.
+    arrival: Option<Instant>,
+    /// Whether replies have gathered to commands before the present one.
+    owes_replies: bool,
 }
 
 impl Session {
@@ -162,6 +226,8 @@ impl Session {
             has_silences: false,
             max_payload,
             open: true,
+            arrival: None,
+            owes_replies: false,
         }
     }
 
@@ -190,9 +256,14 @@ impl Session {
         patience: Patience<'_>,
     ) -> Pause {
         self.ctx.lend_outbox(std::mem::take(&mut buffers.outbox));
+        // A bug in this library must cost neither the process nor the filter's last callbacks.
+        let mut serve = |reads_on| {
+            panics::catch(|| self.serve(filter, &mut buffers.inbox, patience, reads_on))
+                .unwrap_or_else(|panic| Err(End::Panicked(panic)))
+        };
         let result = match cause {
-            Cause::Ready => self.serve(filter, &mut buffers.inbox, patience, false),
-            Cause::HungUp => self.serve(filter, &mut buffers.inbox, patience, true),
+            Cause::Ready => serve(false),
+            Cause::HungUp => serve(true),
             Cause::Expired => Err(End::TimedOut),
         };
         let pause = match result {
@@ -269,23 +340,49 @@ impl Session {
         self.stage == Stage::Init && !inbox.has_waited()
     }
 
-    /// Takes all whole frames that have come, and sends the replies to them together.
+    /// Takes all whole frames that have come, and sends the replies to them, at the latest when the filter is called
+    /// for a later one.
     #[inline]
     fn process_frames<F: Filter>(&mut self, filter: &F, inbox: &mut Inbox) -> Result<(), End> {
+        if self.has_silences {
+            // Callbacks may work for long before anything is sent.
+            self.arrival = Some(Instant::now());
+        }
         while let Some(frame) = inbox.next_frame(self.max_payload).map_err(End::Frame)? {
             let Ok(kind) = Kind::try_from(frame.kind) else {
                 return Err(malformed(Malformed::UnknownCommand(frame.kind)));
             };
             let reply = self.dispatch(filter, kind, frame.payload)?;
             if inbox.is_empty() {
-                return self.ctx.answer(reply, true).map_err(broken);
+                return self.send(reply);
             }
             self.ctx.answer(reply, false).map_err(broken)?;
+            self.owes_replies |= reply.is_some();
             if self.must_end() {
                 return Err(End::Shutdown);
             }
         }
-        self.ctx.answer(None, true).map_err(broken)
+        self.send(None)
+    }
+
+    /// Sends all replies, with this one as the last.
+    #[inline]
+    fn send(&mut self, reply: Option<Reply>) -> Result<(), End> {
+        self.owes_replies = false;
+        self.ctx.answer(reply, true).map_err(broken)
+    }
+
+    /// The gate before every callback. The replies to the commands before this one leave first, because nobody knows
+    /// how long the callback takes; and no callback begins when the process has given up waiting for the session.
+    #[inline]
+    fn call<R>(&mut self, callback: impl FnOnce(&Context) -> R) -> Result<R, End> {
+        if self.owes_replies {
+            self.send(None)?;
+        }
+        if self.link.shutdown().has_abandoned() {
+            return Err(End::Shutdown);
+        }
+        Ok(callback(&self.ctx))
     }
 
     /// Takes one command: advance, dispatch; the reply to it, unless it has none or a longer one is in the outbox.
@@ -298,8 +395,11 @@ impl Session {
         if log::debug_wanted(1) {
             self.log_command(filter, kind, payload.len());
         }
+        let was_open = self.open;
+        let mut way = Way::Free;
         if let Some(target) = Stage::of(kind) {
-            if !self.advance(filter, target) {
+            way = self.advance(filter, target)?;
+            if way == Way::Closed {
                 return if kind == Kind::Quit { Err(End::Quit) } else { Ok(None) };
             }
             if payload.is_empty() && kind.needs_payload() {
@@ -313,39 +413,51 @@ impl Session {
             // What no callback will see is not even decoded.
             return self.reply(filter, kind, Verdict::CONTINUE, false);
         }
-        let ctx = &*self.ctx;
-        let verdict = match Command::decode(kind, payload).map_err(malformed)? {
-            Command::Negotiate(offer) => {
+        let verdict = match Command::decode(kind, payload) {
+            Err(error) => return Err(self.taken_back(way, was_open, error)),
+            Ok(Command::Negotiate(offer)) => {
                 self.negotiate(filter, &offer)?;
                 return Ok(None);
             }
-            Command::Macro(stage, definitions) => {
+            Ok(Command::Macro(stage, definitions)) => {
                 if let Some(stage) = stage {
-                    ctx.define_macros(stage, definitions);
+                    self.ctx.define_macros(stage, definitions);
                 }
                 return Ok(None);
             }
-            Command::Connect(host, peer) => filter.connect(ctx, host, peer),
-            Command::Helo(name) => filter.helo(ctx, name),
-            Command::Mail(arguments) => filter.mail(ctx, arguments),
-            Command::Rcpt(arguments) => filter.rcpt(ctx, arguments),
-            Command::Data => filter.data(ctx),
-            Command::Header(name, value) => filter.header(ctx, name, value),
-            Command::EndOfHeader => filter.end_of_header(ctx),
-            Command::Body(piece) => filter.body(ctx, piece),
-            Command::EndOfMessage(piece) => self.end_of_message(filter, piece),
-            Command::Unknown(line) => filter.unknown(ctx, line),
-            Command::Abort => {
-                filter.abort(ctx);
+            Ok(Command::Connect(host, peer)) => self.call(|ctx| filter.connect(ctx, host, peer))?,
+            Ok(Command::Helo(name)) => self.call(|ctx| filter.helo(ctx, name))?,
+            Ok(Command::Mail(arguments)) => self.call(|ctx| filter.mail(ctx, arguments))?,
+            Ok(Command::Rcpt(arguments)) => self.call(|ctx| filter.rcpt(ctx, arguments))?,
+            Ok(Command::Data) => self.call(|ctx| filter.data(ctx))?,
+            Ok(Command::Header(name, value)) => self.call(|ctx| filter.header(ctx, name, value))?,
+            Ok(Command::EndOfHeader) => self.call(|ctx| filter.end_of_header(ctx))?,
+            Ok(Command::Body(piece)) => self.call(|ctx| filter.body(ctx, piece))?,
+            Ok(Command::EndOfMessage(piece)) => self.end_of_message(filter, piece)?,
+            Ok(Command::Unknown(line)) => self.call(|ctx| filter.unknown(ctx, line))?,
+            Ok(Command::Abort) => {
+                self.call(|ctx| filter.abort(ctx))?;
                 return Ok(None);
             }
-            Command::Quit => return Err(End::Quit),
-            Command::QuitNewConnection => {
-                self.start_over(filter);
+            Ok(Command::Quit) => return Err(End::Quit),
+            Ok(Command::QuitNewConnection) => {
+                self.close(filter)?;
+                self.ctx.forget_macros();
                 return Ok(None);
             }
         };
         self.reply(filter, kind, verdict, true)
+    }
+
+    /// A command turns out to be none. The filter has not heard of it, so it need not hear of its end: not of that of
+    /// a message whose predecessor was aborted just now, nor of that of a session that has been closed.
+    #[cold]
+    fn taken_back(&mut self, way: Way, was_open: bool, error: Malformed) -> End {
+        if way == Way::Aborted || !was_open {
+            self.enter(Stage::Helo);
+        }
+        self.open = was_open;
+        malformed(error)
     }
 
     #[cold]
@@ -354,33 +466,40 @@ impl Session {
         log::debug(filter.name(), format_args!("{command} with {data} at stage {:?}", self.stage));
     }
 
-    /// Makes the move to `target` legal (contract 1.6); `false` if the command is to be dropped.
+    /// Makes the move to `target` legal (contract 1.6), if that is possible.
     #[inline]
-    fn advance<F: Filter>(&mut self, filter: &F, target: Stage) -> bool {
-        self.stage.is_followed_by(target) || self.make_legal(filter, target)
+    fn advance<F: Filter>(&mut self, filter: &F, target: Stage) -> Result<Way, End> {
+        if self.stage.is_followed_by(target) { Ok(Way::Free) } else { self.make_legal(filter, target) }
     }
 
     /// [`Self::advance`] when the steps that are switched off count, or the message has to end.
     #[cold]
-    fn make_legal<F: Filter>(&mut self, filter: &F, target: Stage) -> bool {
+    fn make_legal<F: Filter>(&mut self, filter: &F, target: Stage) -> Result<Way, End> {
         let off = self.off(filter);
         if self.stage.leads_to(target, off) {
-            return true;
+            return Ok(Way::Free);
         }
         // A command out of order ends the message, and is then taken as if after HELO.
-        if self.stage.in_message() {
-            filter.abort(&self.ctx);
-        }
+        let aborts = self.stage.in_message();
+        self.abort(filter)?;
         self.enter(Stage::Helo);
-        self.stage.leads_to(target, off)
+        Ok(match self.stage.leads_to(target, off) {
+            true if aborts => Way::Aborted,
+            true => Way::Free,
+            false => Way::Closed,
+        })
     }
 
     /// Moves on. The message can be changed as long as its end is the last stage that was entered: macro
     /// frames enter none, and neither does a frame that turns out to be no command.
     #[inline]
     fn enter(&mut self, stage: Stage) {
+        if stage == Stage::EndOfMessage {
+            self.ctx.allow_changes(self.arrival.unwrap_or_else(Instant::now));
+        } else if self.stage == Stage::EndOfMessage {
+            self.ctx.refuse_changes();
+        }
         self.stage = stage;
-        self.ctx.set_eom(stage == Stage::EndOfMessage);
     }
 
     fn off<F: Filter>(&self, filter: &F) -> Steps {
@@ -400,29 +519,24 @@ impl Session {
     }
 
     fn negotiate<F: Filter>(&mut self, filter: &F, offer: &Offer) -> Result<(), End> {
-        let choice = filter.negotiate(&self.ctx, offer).map_err(End::Refused)?;
+        let choice = self.call(|ctx| filter.negotiate(ctx, offer))?.map_err(End::Refused)?;
         let agreement = agree(offer, &filter.wants(), choice).map_err(End::Refused)?;
-        self.ctx.agreed(&agreement);
+        self.ctx.agreed(&agreement).map_err(|_| End::NegotiationTooLarge)?;
+        self.owes_replies = true;
         self.agreement = Some(agreement);
         self.has_silences = agreement.has_silences();
         Ok(())
     }
 
     /// A last piece of the body and the end of the message, answered together.
-    fn end_of_message<F: Filter>(&self, filter: &F, piece: &mut [u8]) -> Verdict {
+    fn end_of_message<F: Filter>(&mut self, filter: &F, piece: &mut [u8]) -> Result<Verdict, End> {
         if !piece.is_empty() && filter.has(Kind::Body) {
-            match filter.body(&self.ctx, piece) {
+            match self.call(|ctx| filter.body(ctx, piece))? {
                 Verdict::CONTINUE | Verdict::SKIP | Verdict::NOREPLY => {}
-                verdict => return verdict,
+                verdict => return Ok(verdict),
             }
         }
-        filter.end_of_message(&self.ctx)
-    }
-
-    /// QUIT_NC: this SMTP session ends, the next one comes over the same connection.
-    fn start_over<F: Filter>(&mut self, filter: &F) {
-        self.close(filter);
-        self.ctx.forget_macros();
+        self.call(|ctx| filter.end_of_message(ctx))
     }
 
     /// The reply to a command, as the verdict, the agreement and the stored reply say; moves on.
@@ -450,6 +564,17 @@ impl Session {
         called: bool,
     ) -> Result<Option<Reply>, End> {
         let answers = self.agreement.map_or(Answers::Filter, |agreement| agreement.answers(self.stage));
+        let message_is_over = match verdict {
+            Verdict::ACCEPT => true,
+            Verdict::REJECT | Verdict::TEMPFAIL | Verdict::DISCARD => {
+                !matches!(kind, Kind::Rcpt | Kind::Unknown)
+            }
+            _ => false,
+        };
+        if message_is_over && self.stage == Stage::EndOfMessage {
+            // Before the reply is in the outbox: no change may land behind it.
+            self.ctx.refuse_changes();
+        }
         let reply = match answers {
             Answers::Filter => self.reply_of_filter(kind, verdict)?,
             Answers::Library => Some(Reply::Continue),
@@ -465,20 +590,13 @@ impl Session {
                 ),
             );
         }
-        let message_is_over = match verdict {
-            Verdict::ACCEPT => true,
-            Verdict::REJECT | Verdict::TEMPFAIL | Verdict::DISCARD => {
-                !matches!(kind, Kind::Rcpt | Kind::Unknown)
-            }
-            _ => false,
-        };
         if message_is_over {
             self.enter(Stage::Helo);
         }
         Ok(reply)
     }
 
-    fn reply_of_filter(&self, kind: Kind, verdict: Verdict) -> Result<Option<Reply>, End> {
+    fn reply_of_filter(&mut self, kind: Kind, verdict: Verdict) -> Result<Option<Reply>, End> {
         Ok(Some(match verdict {
             Verdict::CONTINUE => Reply::Continue,
             Verdict::REJECT if self.answer_stored(true)? => return Ok(None),
@@ -493,37 +611,62 @@ impl Session {
         }))
     }
 
-    fn answer_stored(&self, permanent: bool) -> Result<bool, End> {
-        self.ctx.answer_stored(permanent).map_err(|_| End::ReplyTooLarge)
+    fn answer_stored(&mut self, permanent: bool) -> Result<bool, End> {
+        let answered = self.ctx.answer_stored(permanent).map_err(|_| End::ReplyTooLarge)?;
+        self.owes_replies |= answered;
+        Ok(answered)
     }
 
     /// The end of the connection: what was answered goes out, the filter hears of the end.
     fn end<F: Filter>(&mut self, filter: &F, end: &End) -> MacroStore {
-        if log::debug_wanted(1) {
-            log::debug(filter.name(), format_args!("session ends at stage {:?}: {end:?}", self.stage));
-        }
-        if let Some(complaint) = end.complaint() {
-            log::error(filter.name(), format_args!("{complaint}"));
-        }
-        // If it fails, nobody is there to hear the replies.
-        let _ = self.ctx.answer(None, true);
-        if !self.link.shutdown().has_abandoned() {
-            if self.stage.in_message() {
-                filter.abort(&self.ctx);
-            }
-            if self.open {
-                self.close(filter);
-            }
+        self.settle(filter, end);
+        // Whatever happens, each of the filter's last callbacks is called, and none twice.
+        while let Err(panic) = panics::catch(|| self.take_leave(filter)) {
+            self.settle(filter, &End::Panicked(panic));
         }
         self.ctx.end()
     }
 
-    fn close<F: Filter>(&mut self, filter: &F) {
+    /// Logs the end, if it is out of order, and sends what was answered.
+    fn settle<F: Filter>(&mut self, filter: &F, end: &End) {
+        // If it fails, nobody is there to read the line or to hear the replies.
+        let _ = panics::catch(|| {
+            if log::debug_wanted(1) {
+                log::debug(filter.name(), format_args!("session ends at stage {:?}: {end:?}", self.stage));
+            }
+            if let Some(complaint) = end.complaint() {
+                let message = format_args!("{complaint}");
+                log::error_at_most(COMPLAIN_EVERY, end.kind(), filter.name(), message);
+            }
+            self.send(None)
+        });
+    }
+
+    /// Calls abort and close, if the filter is owed them.
+    fn take_leave<F: Filter>(&mut self, filter: &F) {
+        // An error is that the filter must not be called any more.
+        let _ = self.abort(filter);
+        if self.open {
+            let _ = self.close(filter);
+        }
+    }
+
+    /// Calls abort if a message is under way.
+    fn abort<F: Filter>(&mut self, filter: &F) -> Result<(), End> {
+        if !self.stage.in_message() {
+            return Ok(());
+        }
+        self.enter(Stage::Abort);
+        self.call(|ctx| filter.abort(ctx))
+    }
+
+    fn close<F: Filter>(&mut self, filter: &F) -> Result<(), End> {
         self.open = false;
-        filter.close(&self.ctx);
+        self.call(|ctx| filter.close(ctx))?;
         if !self.ctx.private().is_null() {
             log::warning(filter.name(), format_args!("private data is not NULL at the end of the session"));
         }
+        Ok(())
     }
 }
 

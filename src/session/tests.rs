@@ -14,6 +14,7 @@ use std::io::{Read, Write};
 use std::net::Shutdown as Half;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::time::Duration;
 
 /// What a filter does with a command, by its kind.
 type Answering = Box<dyn Fn(Kind, &Context) -> Verdict + Send + Sync>;
@@ -324,8 +325,8 @@ fn the_end_of_a_message_with_a_last_piece_of_its_body() {
 #[test]
 fn a_change_made_in_close_goes_to_its_own_mta() {
     let filter = Recorder::new(|kind, ctx| {
-        if let (Kind::Quit, Some(scope)) = (kind, ctx.eom(Actions::ADDHDRS)) {
-            scope.send(Modification::AddHeader { name: b"X", value: b"late" }).unwrap();
+        if kind == Kind::Quit {
+            add_header(ctx, b"late");
         }
         Verdict::CONTINUE
     });
@@ -345,13 +346,13 @@ fn a_change_made_during_a_silence_is_neither_lost_nor_misdirected() {
     let bytes = frames(&[OPTNEG, CONNECT, HELO, MAIL, RCPT, EOH, EOM]);
     assert_eq!(first.say(&bytes, buffers), Pause::Silent);
     assert_eq!(first.heard(), "Occcccc");
-    let scope = first.session.context().eom(Actions::ADDHDRS).expect("the next command is still to come");
-    scope.send(Modification::AddHeader { name: b"X", value: b"late" }).unwrap();
+    add_header(first.session.context(), b"late");
+    assert_eq!(first.heard(), "h");
     let mut second = Conversation::with_continuing_filter();
     second.say_last(&frames(&[OPTNEG]), buffers);
     assert_eq!(second.heard(), "O");
     first.say_last(&frames(&[MAIL]), buffers);
-    assert_eq!(first.heard(), "hc");
+    assert_eq!(first.heard(), "c");
 }
 
 #[test]
@@ -455,8 +456,7 @@ fn changes_from_several_threads_never_mix() {
                 for _ in 0..THREADS {
                     scope.spawn(|| {
                         for _ in 0..CHANGES {
-                            let scope = ctx.eom(Actions::ADDHDRS).unwrap();
-                            scope.send(Modification::AddHeader { name: b"X", value: &[b'x'; 900] }).unwrap();
+                            add_header(ctx, &[b'x'; 900]);
                             ctx.progress().unwrap();
                         }
                     });
@@ -500,4 +500,205 @@ fn a_broken_connection_is_noticed_even_when_nothing_is_left_to_say() {
     (&mta).write_all(&frames(&[MAIL])).unwrap();
     assert_eq!(session.run(&filter, buffers, Cause::Ready, Patience::Brief), Pause::Ended);
     assert_eq!(filter.seen.lock().join(" "), "negotiate connect helo mail abort close");
+}
+
+/// Where the MTA of a conversation is to be read from within a callback of its filter.
+type Ears = Arc<Mutex<Option<UnixStream>>>;
+
+/// A conversation whose filter can hear what its MTA hears.
+fn overheard(answering: impl Fn(Kind, &Context, &Ears) -> Verdict + Send + Sync + 'static) -> Conversation {
+    let ears = Ears::default();
+    let its_ears = Arc::clone(&ears);
+    let conversation = Conversation::new(Recorder::new(move |kind, ctx| answering(kind, ctx, &its_ears)));
+    let mta = conversation.mta.try_clone().unwrap();
+    mta.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    *ears.lock() = Some(mta);
+    conversation
+}
+
+/// The kind of the next frame, which has no payload or one that is shorter than 100 bytes.
+fn hear(ears: &Ears) -> Option<char> {
+    let mut ears = ears.lock();
+    let stream = ears.as_mut().unwrap();
+    let mut head = [0; 5];
+    stream.read_exact(&mut head).ok()?;
+    let mut payload = [0; 100];
+    stream.read_exact(&mut payload[..usize::from(head[3]) - 1]).ok()?;
+    Some(head[4].into())
+}
+
+fn add_header(ctx: &Context, value: &[u8]) {
+    ctx.modify(Actions::ADDHDRS, Modification::AddHeader { name: b"X", value }).unwrap();
+}
+
+#[test]
+fn a_change_after_a_pause_leaves_at_once_with_all_before_it() {
+    let mut conversation = overheard(|kind, ctx, ears| {
+        if kind == Kind::EndOfMessage {
+            add_header(ctx, b"soon");
+            std::thread::sleep(Duration::from_millis(120));
+            add_header(ctx, b"late");
+            assert_eq!([hear(ears), hear(ears)], [Some('h'); 2]);
+            std::thread::sleep(Duration::from_millis(120));
+            add_header(ctx, b"later");
+            assert_eq!(hear(ears), Some('h'));
+        }
+        Verdict::CONTINUE
+    });
+    let bytes = frames(&[OPTNEG, CONNECT, HELO, MAIL, RCPT, EOH]);
+    assert_eq!(conversation.say(&bytes, &mut Buffers::default()), Pause::Silent);
+    assert_eq!(conversation.heard(), "Occccc");
+    assert_eq!(conversation.say(&frames(&[EOM]), &mut Buffers::default()), Pause::Silent);
+    assert_eq!(conversation.heard(), "c");
+}
+
+#[test]
+fn a_reply_does_not_wait_for_the_callback_of_a_later_command() {
+    let mut conversation = overheard(|kind, _, ears| {
+        match kind {
+            Kind::Connect => assert_eq!(hear(ears), Some('O')),
+            Kind::Helo => assert_eq!(hear(ears), Some('c')),
+            // The reply to MAIL is a stored one, and that to HELO came before it.
+            Kind::Abort => assert_eq!([hear(ears), hear(ears)], [Some('c'), Some('y')]),
+            _ => {}
+        }
+        Verdict::CONTINUE
+    });
+    let bytes = frames(&[OPTNEG, CONNECT, HELO]);
+    assert_eq!(conversation.say(&bytes, &mut Buffers::default()), Pause::Silent);
+    assert_eq!(conversation.heard(), "c");
+}
+
+#[test]
+fn a_message_is_aborted_once_before_a_malformed_command() {
+    // Also when MAIL is switched off, so that RCPT begins a message.
+    for (off, malformed) in [
+        (Steps::empty(), (Kind::Mail, &b"no NUL"[..])),
+        (Steps::NOMAIL, (Kind::Rcpt, b"no NUL")),
+        (Steps::NOHELO | Steps::NOMAIL | Steps::NORCPT, (Kind::Unknown, b"")),
+    ] {
+        let mut filter = Recorder::new(|_, _| Verdict::CONTINUE);
+        filter.choice = Choice::Own(Actions::ADDHDRS, off);
+        let mut conversation = Conversation::new(filter);
+        let bytes = frames(&[OPTNEG, CONNECT, HELO, MAIL, RCPT, EOH, malformed]);
+        assert_eq!(conversation.say(&bytes, &mut Buffers::default()), Pause::Ended);
+        assert_eq!(
+            conversation.seen(),
+            "negotiate connect helo mail rcpt eoh abort close",
+            "{malformed:?} with {off:?}"
+        );
+    }
+}
+
+#[test]
+fn a_malformed_command_behind_quit_nc_does_not_close_again() {
+    for malformed in [
+        (Kind::Connect, &b"host"[..]),
+        (Kind::Connect, b""),
+        (Kind::Helo, b"no NUL"),
+        (Kind::Mail, b"no NUL"),
+    ] {
+        let mut conversation = Conversation::with_continuing_filter();
+        let quit_nc = (Kind::QuitNewConnection, &b""[..]);
+        let bytes = frames(&[OPTNEG, CONNECT, HELO, MAIL, RCPT, EOH, EOM, quit_nc, malformed]);
+        conversation.say_last(&bytes, &mut Buffers::default());
+        assert!(conversation.seen().ends_with("eom close"), "{malformed:?}: {}", conversation.seen());
+    }
+}
+
+#[test]
+fn no_callback_follows_when_the_session_was_abandoned() {
+    // In which callback it is abandoned, and the command behind the beginning of a message that leads there.
+    for (stuck, command, end) in [
+        (Kind::Body, (Kind::EndOfMessage, &b"last"[..]), "body"),
+        (Kind::Abort, MAIL, "abort"),
+        (Kind::Abort, (Kind::Unknown, b""), "abort"),
+        (Kind::Abort, (Kind::Abort, b""), "abort"),
+        (Kind::EndOfHeader, EOH, "eoh"),
+    ] {
+        let shutdown: Arc<Mutex<Option<Arc<Shutdown>>>> = Arc::default();
+        let its_shutdown = Arc::clone(&shutdown);
+        let mut conversation = Conversation::new(Recorder::new(move |kind, _| {
+            if let (true, Some(shutdown)) = (kind == stuck, &*its_shutdown.lock()) {
+                shutdown.abort();
+                shutdown.abandon();
+            }
+            Verdict::CONTINUE
+        }));
+        *shutdown.lock() = Some(Arc::clone(&conversation.shutdown));
+        let bytes = frames(&[OPTNEG, CONNECT, HELO, MAIL, RCPT, command]);
+        assert_eq!(conversation.say(&bytes, &mut Buffers::default()), Pause::Ended);
+        let seen = conversation.seen();
+        assert!(seen.ends_with(end), "{command:?}: {seen}");
+    }
+}
+
+#[test]
+fn abort_and_close_are_called_once_after_a_panic() {
+    for (panics, end) in [
+        (Kind::Connect, "connect close"),
+        (Kind::Rcpt, "rcpt abort close"),
+        (Kind::EndOfMessage, "eom close"),
+        (Kind::Abort, "rcpt abort close"),
+        (Kind::Quit, "eom close"),
+    ] {
+        let mut conversation = Conversation::new(Recorder::new(move |kind, _| {
+            assert!(kind != panics, "a bug");
+            Verdict::CONTINUE
+        }));
+        let abort = if panics == Kind::Abort { RCPT } else { EOM };
+        let bytes = frames(&[OPTNEG, CONNECT, HELO, MAIL, RCPT, abort]);
+        conversation.say_last(&bytes, &mut Buffers::default());
+        let seen = conversation.seen();
+        assert!(seen.ends_with(end), "{panics:?}: {seen}");
+        assert_eq!(seen.matches("close").count(), 1, "{panics:?}: {seen}");
+        assert!(conversation.session.context().has_ended());
+    }
+}
+
+#[test]
+fn a_negotiation_answer_must_fit_into_a_frame() {
+    // Three numbers, a stage, the list and its NUL.
+    const LIMIT: usize = 100;
+    for (list, hears, pause) in [(LIMIT - 17, "O", Pause::Silent), (LIMIT - 16, "", Pause::Ended)] {
+        let filter = Recorder::new(move |kind, ctx| {
+            if kind == Kind::Negotiate {
+                assert!(ctx.request_macros(MacroStage::Connect, &vec![b'i'; list]));
+            }
+            Verdict::CONTINUE
+        });
+        let mut conversation = Conversation::with_limit(filter, LIMIT);
+        assert_eq!(conversation.say(&frames(&[OPTNEG]), &mut Buffers::default()), pause, "{list}");
+        assert_eq!(conversation.heard(), hears, "{list}");
+    }
+}
+
+#[test]
+fn no_change_lands_behind_a_reply_that_forbids_it() {
+    for round in 0..300 {
+        let mut conversation = Conversation::new(Recorder::new(move |kind, ctx| {
+            if kind != Kind::EndOfMessage {
+                return Verdict::CONTINUE;
+            }
+            if round % 2 == 0 {
+                ctx.set_reply(SmtpReply::single(b"550", None, Some(b"no")).unwrap());
+            }
+            Verdict::REJECT
+        }));
+        let ctx = Arc::clone(conversation.session.context());
+        let over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !over.load(Ordering::Relaxed) {
+                    let header = Modification::AddHeader { name: b"X", value: b"y" };
+                    let _ = ctx.modify(Actions::ADDHDRS, header);
+                }
+            });
+            let bytes = frames(&[OPTNEG, CONNECT, HELO, MAIL, RCPT, EOM]);
+            conversation.say_last(&bytes, &mut Buffers::default());
+            over.store(true, Ordering::Relaxed);
+        });
+        let heard = conversation.heard();
+        assert!(heard.ends_with(['r', 'y']), "{round}: {heard}");
+    }
 }

@@ -70,7 +70,8 @@ impl Behaviour {
                     steps: self.steps.bits(),
                     macro_lists: lists.collect(),
                 }
-                .encode(&mut bytes);
+                .encode(&mut bytes, 65_535)
+                .unwrap();
             }
             b'D' | b'A' | b'Q' => {}
             _ if stage.is_some_and(|stage| self.steps.intersects(stage.no_reply())) => {}

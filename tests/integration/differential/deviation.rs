@@ -24,9 +24,9 @@ pub enum Deviation {
     BodyAnswerAtEnd,
     /// smfi_setmlreply without lines makes a complete reply.
     MlreplyWithoutLines,
-    /// abort runs once when an empty command arrives inside a message.
+    /// abort runs once when an empty or malformed command arrives inside a message, out of order.
     AbortOnce,
-    /// close runs once when the connection ends behind QUIT_NC.
+    /// close runs once when the connection ends behind QUIT_NC, or by a malformed command there.
     CloseOnce,
 }
 

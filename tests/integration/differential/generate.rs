@@ -439,7 +439,13 @@ impl<'a> Generator<'a> {
                 0..=2 => {
                     let stage = if self.trouble() { self.rng.i32(-2..9) } else { self.rng.i32(0..7) };
                     let list = pick(self.rng, &[&b"i j {auth}"[..], b"", b"  {x} , y"]);
-                    let list = (!self.trouble()).then(|| list.to_vec());
+                    let list = if one_in(self.rng, 20) {
+                        // Alone, as much as the answer can hold, or a byte more.
+                        vec![b'm'; self.shape().max_data as usize - 17 + self.rng.usize(..2)]
+                    } else {
+                        list.to_vec()
+                    };
+                    let list = (!self.trouble()).then_some(list);
                     ops.push(Op { call: Call::SetSymlist, number: stage, strings: vec![list] });
                 }
                 _ => {
@@ -468,7 +474,8 @@ impl<'a> Generator<'a> {
             }
         }
         if self.trouble() && one_in(self.rng, 4) {
-            wanted |= 0x800;
+            // The last three are between MTA and library.
+            wanted |= *pick(self.rng, &[&0x800, &0x1000_0000, &0x2000_0000, &0x4000_0000]);
         }
         ops.push(Op { call: Call::Steps, number: wanted as i32, strings: Vec::new() });
         let keep = if self.rng.bool() { u32::MAX } else { self.rng.u32(..) };

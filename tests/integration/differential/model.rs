@@ -114,6 +114,17 @@ const ALL_OPTS: i32 = 10;
 /// The value by which the reference's own callbacks' wrappers end a session.
 const REFERENCE_END: i32 = 21;
 
+/// What a command found.
+#[derive(Clone, Copy)]
+struct Before {
+    /// The state before it.
+    state: State,
+    /// Whether it was out of order and so aborted a message.
+    aborted: bool,
+    /// Whether nothing but dropped frames had come since QUIT_NC.
+    was_closed: bool,
+}
+
 /// What one frame leads to, and what the reference is given in its place.
 #[derive(Debug, Default)]
 pub struct Effect {
@@ -258,11 +269,28 @@ impl<'a> Model<'a> {
             };
         }
         self.state = target;
-        self.closed = false;
-        self.dispatch(command, payload, before)
+        let was_closed = std::mem::replace(&mut self.closed, false);
+        self.dispatch(command, payload, Before { state: before, aborted, was_closed })
     }
 
-    fn dispatch(&mut self, command: u8, payload: &[u8], before: State) -> Effect {
+    /// A command whose content is none: the session ends as if it had not come. The reference calls abort for the
+    /// message that it would have begun, also when it has just called abort for the one before, and close again when
+    /// it has called close.
+    fn malformed(&mut self, before: Before, deviation: Option<Deviation>) -> Effect {
+        let twin = error_after(before.state);
+        self.closed = before.was_closed;
+        let aborted_twice = before.aborted && self.state.in_message();
+        if before.was_closed || aborted_twice {
+            self.state = Helo;
+        }
+        match deviation {
+            Some(deviation) => self.ends_by(deviation, twin),
+            None if aborted_twice => self.ends_by(Deviation::AbortOnce, twin),
+            None => self.ends(),
+        }
+    }
+
+    fn dispatch(&mut self, command: u8, payload: &[u8], before: Before) -> Effect {
         let strings = payload.iter().filter(|byte| **byte == 0).count();
         let callback = match command {
             b'O' => return self.negotiate(payload),
@@ -290,12 +318,12 @@ impl<'a> Model<'a> {
         let mut twin = None;
         if self.shape.has(callback) {
             match command {
-                b'C' if !good_connect(payload) => return self.ends(),
+                b'C' if !good_connect(payload) => return self.malformed(before, None),
                 b'H' if payload.last() != Some(&0) => {
-                    return self.ends_by(Deviation::HeloUnterminated, error_after(before));
+                    return self.malformed(before, Some(Deviation::HeloUnterminated));
                 }
-                b'M' | b'R' if strings == 0 => return self.ends(),
-                b'L' if !good_header(payload) => return self.ends(),
+                b'M' | b'R' if strings == 0 => return self.malformed(before, None),
+                b'L' if !good_header(payload) => return self.malformed(before, None),
                 b'U' if strings == 0 => {
                     self.met.push(Deviation::UnknownUnterminated);
                     twin = Some(vec![frame(b'U', &[payload, b"\0"].concat())]);
@@ -380,9 +408,11 @@ impl<'a> Model<'a> {
         }
         steps &= !0x7000_0000;
         let usual = self.shape.default_off();
+        let mut lists = 0;
         let (asked, mut told) = if self.shape.has(Callback::Negotiate) {
             let (status, ops) = self.call(Callback::Negotiate);
             let set = |call| ops.iter().rev().find(|op| op.call == call).map(|op| op.number as u32);
+            lists = length_of_lists(ops);
             match status {
                 ALL_OPTS => {
                     self.steps = usual;
@@ -401,7 +431,10 @@ impl<'a> Model<'a> {
         self.offered = steps;
         told &= !(NR_ALL & !steps);
         told &= !(0x300 & !steps);
-        if asked & !actions != 0 || told & !steps & !0x7000_0000 != 0 {
+        if asked & !actions != 0 || told & !steps != 0 {
+            return self.ends();
+        }
+        if 12 + lists > self.shape.max_data as usize {
             return self.ends();
         }
         Effect { expect: Expect { answers: 1, closes: false }, twin: None }
@@ -423,6 +456,21 @@ impl<'a> Model<'a> {
         twin.push(b'x');
         Effect { twin: Some(vec![frame(b'D', &twin)]), ..Effect::default() }
     }
+}
+
+/// How many bytes of the answer to a negotiation are macro lists. Each stage can have one.
+fn length_of_lists(ops: &[Op]) -> usize {
+    let mut stages = Vec::new();
+    let mut length = 0;
+    for op in ops.iter().filter(|op| op.call == Call::SetSymlist && (0..7).contains(&op.number)) {
+        if let Some(list) = &op.strings[0]
+            && !stages.contains(&op.number)
+        {
+            stages.push(op.number);
+            length += 4 + list.len() + 1;
+        }
+    }
+    length
 }
 
 /// What makes the reference leave a state for HELO's, with abort if a message is under way, and then end.

@@ -10,7 +10,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
-const MUTANTS: [Mutant; 18] = [
+const MUTANTS: [Mutant; 21] = [
     Mutant {
         name: "wrong reply byte",
         file: "src/protocol/reply.rs",
@@ -26,14 +26,14 @@ const MUTANTS: [Mutant; 18] = [
     Mutant {
         name: "macros kept too long: QUIT_NC",
         file: "src/session/mod.rs",
-        good: "self.close(filter);\n        self.ctx.forget_macros();",
-        bad: "self.close(filter);",
+        good: "self.close(filter)?;\n                self.ctx.forget_macros();",
+        bad: "self.close(filter)?;",
     },
     Mutant {
         name: "abort missing at the end of the connection",
         file: "src/session/mod.rs",
-        good: "filter.abort(&self.ctx);\n            }\n            if self.open {",
-        bad: "}\n            if self.open {",
+        good: "let _ = self.abort(filter);",
+        bad: "",
     },
     Mutant {
         name: "skip of a declined step forgotten",
@@ -51,8 +51,8 @@ const MUTANTS: [Mutant; 18] = [
     Mutant {
         name: "stored reply not used up",
         file: "src/session/context.rs",
-        good: "shared.reply.take_if(|reply| reply.is_permanent() == permanent)",
-        bad: "shared.reply.clone().filter(|reply| reply.is_permanent() == permanent)",
+        good: "self.state.lock().reply.take_if(|reply| reply.is_permanent() == permanent)",
+        bad: "self.state.lock().reply.clone().filter(|reply| reply.is_permanent() == permanent)",
     },
     Mutant {
         name: "stored reply used for the wrong verdict",
@@ -92,7 +92,7 @@ const MUTANTS: [Mutant; 18] = [
     },
     Mutant {
         name: "body pieces off by one",
-        file: "src/session/eom.rs",
+        file: "src/session/context.rs",
         good: "body.chunks(BODY_PIECE)",
         bad: "body.chunks(BODY_PIECE - 1)",
     },
@@ -105,8 +105,26 @@ const MUTANTS: [Mutant; 18] = [
     Mutant {
         name: "changes of the message allowed at any time",
         file: "src/session/context.rs",
-        good: "(self.in_eom.load(Ordering::Acquire) && actions.contains(action))",
-        bad: "actions.contains(action)",
+        good: "Changes::Refused => return Err(NotSent::NotAllowed),",
+        bad: "Changes::Refused => true,",
+    },
+    Mutant {
+        name: "abort for a malformed message behind an aborted one",
+        file: "src/session/mod.rs",
+        good: "if way == Way::Aborted || !was_open {",
+        bad: "if !was_open {",
+    },
+    Mutant {
+        name: "close again for a malformed command behind QUIT_NC",
+        file: "src/session/mod.rs",
+        good: "self.open = was_open;",
+        bad: "self.open |= was_open;",
+    },
+    Mutant {
+        name: "a negotiation answer of any size",
+        file: "src/protocol/reply.rs",
+        good: "if 3 * size_of::<u32>() + lists.sum::<usize>() > max_payload.min(LARGEST) {",
+        bad: "if 3 * size_of::<u32>() + lists.sum::<usize>() > LARGEST.max(max_payload) {",
     },
     Mutant {
         name: "a short form of an IPv4 address refused",

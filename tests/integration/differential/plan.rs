@@ -111,8 +111,8 @@ impl Plan {
             ours.script.rules.get_mut(&(callback, turn)).expect("a rule that was played").status = status;
         }
         reference.script = model.twin_script;
-        if met.contains(&Deviation::HeloUnterminated) {
-            // Ours has entered HELO's stage when the session ends, and so has forgotten macros.
+        if met.contains(&Deviation::HeloUnterminated) || met.contains(&Deviation::AbortOnce) {
+            // Ours has entered the malformed command's stage when the session ends, and so has forgotten macros.
             forget_lookups(&mut ours.script);
             forget_lookups(&mut reference.script);
         }

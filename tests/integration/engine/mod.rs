@@ -4,6 +4,7 @@
 mod configuration;
 mod descriptors;
 mod errors;
+mod gathering;
 mod load;
 mod memcheck;
 mod parking;

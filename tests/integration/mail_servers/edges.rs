@@ -5,7 +5,9 @@ use super::filter::Family;
 use super::messages;
 use super::play::Play;
 use super::server::Kind;
+use super::transcript::assert_equal;
 use super::{assert_contains, compare};
+use crate::support::{Library, compile_c, temp_dir};
 
 /// A message of 10 MiB keeps every byte of its body while a filter takes it all in and gives it back.
 fn large_message(kind: Kind) {
@@ -136,4 +138,34 @@ fn filter_vanishes_under_postfix() {
 #[test]
 fn filter_vanishes_under_sendmail() {
     filter_vanishes(Kind::Sendmail);
+}
+
+/// A filter that works for longer than the mail server waits: each change that it makes meanwhile is a sign of life.
+fn slow_filter(kind: Kind) {
+    const SECONDS: u32 = 3;
+    let dir = temp_dir();
+    let program = dir.path().join("slow-filter");
+    compile_c("c-tests/slow-filter.c", &program);
+    let [expected, transcript] = Library::BOTH.map(|library| {
+        let mut play = Play::start_with_timeout(kind, &program, library, SECONDS);
+        let mut client = play.client();
+        client.send("ann@example.com", &["bob@example.net"], &messages::short("slow", ""));
+        play.note(&client.quit());
+        play.note_deliveries(1);
+        let transcript = play.transcript();
+        play.end();
+        transcript
+    });
+    assert_equal(("on the reference", &expected), ("on ours", &transcript));
+    assert_eq!(transcript.matches("| X-Slow: ").count(), 4, "{transcript}");
+}
+
+#[test]
+fn slow_filter_under_postfix() {
+    slow_filter(Kind::Postfix);
+}
+
+#[test]
+fn slow_filter_under_sendmail() {
+    slow_filter(Kind::Sendmail);
 }

@@ -28,6 +28,19 @@ impl Play {
         let filter = Filter::start(filter, library, family);
         let sink = Sink::open();
         let server = MailServer::start(kind, filter.endpoint(), &sink);
+        Self::of(filter, sink, server)
+    }
+
+    /// The same over a unix socket, with a server that waits for its filter for so many seconds only.
+    #[track_caller]
+    pub fn start_with_timeout(kind: Kind, filter: &Path, library: Library, seconds: u32) -> Self {
+        let filter = Filter::start(filter, library, Family::Unix);
+        let sink = Sink::open();
+        let server = MailServer::start_with_timeout(kind, filter.endpoint(), &sink, seconds);
+        Self::of(filter, sink, server)
+    }
+
+    fn of(filter: Filter, sink: Sink, server: MailServer) -> Self {
         Self { server, sink, filter, transcript: String::new(), client_ports: Vec::new(), delivered: 0 }
     }
 

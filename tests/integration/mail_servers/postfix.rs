@@ -56,6 +56,7 @@ pub fn start(settings: &Settings) -> Daemon {
              smtpd_authorized_xclient_hosts = 127.0.0.0/8
              smtpd_milters = {milter}
              milter_default_action = tempfail
+             milter_content_timeout = {timeout}s
              enable_long_queue_ids = yes
              message_size_limit = 50000000
              default_transport = smtp:[127.0.0.1]:{sink}
@@ -64,6 +65,7 @@ pub fn start(settings: &Settings) -> Daemon {
              ",
             milter = settings.milter.postfix_spec(),
             sink = settings.sink,
+            timeout = settings.milter_timeout,
         )
         .replace("\n             ", "\n"),
     )

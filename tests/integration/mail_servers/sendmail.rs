@@ -47,7 +47,7 @@ pub fn start(settings: &Settings) -> Daemon {
              O Milter.macros.envfrom=i, {{auth_type}}, {{auth_authen}}, {{mail_mailer}}, {{mail_host}}, {{mail_addr}}
              O Milter.macros.envrcpt={{rcpt_mailer}}, {{rcpt_host}}, {{rcpt_addr}}
              O Milter.macros.eom={{msg_id}}
-             Xfilter, S={milter}, F=T, T=C:30s;S:30s;R:30s;E:30s
+             Xfilter, S={milter}, F=T, T=C:30s;S:30s;R:{timeout}s;E:60s
              Dj{HOST}
              DnMAILER-DAEMON
              Cwlocalhost
@@ -73,6 +73,7 @@ pub fn start(settings: &Settings) -> Daemon {
             port = settings.port,
             milter = settings.milter.spec(),
             sink = settings.sink,
+            timeout = settings.milter_timeout,
         )
         .replace("\n             ", "\n"),
     )

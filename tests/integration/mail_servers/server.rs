@@ -36,6 +36,8 @@ pub struct Settings<'a> {
     pub milter: &'a Endpoint,
     /// Where they deliver everything, on 127.0.0.1.
     pub sink: u16,
+    /// How long they wait for an answer or a sign of life from their filter, in seconds.
+    pub milter_timeout: u32,
 }
 
 /// The running server.
@@ -50,11 +52,17 @@ impl MailServer {
     /// Starts one.
     #[track_caller]
     pub fn start(kind: Kind, milter: &Endpoint, sink: &Sink) -> Self {
+        Self::start_with_timeout(kind, milter, sink, 30)
+    }
+
+    /// Starts one that waits for so many seconds for an answer or a sign of life from its filter.
+    #[track_caller]
+    pub fn start_with_timeout(kind: Kind, milter: &Endpoint, sink: &Sink, milter_timeout: u32) -> Self {
         let dir = temp_dir();
         // Postfix gives up root's rights.
         fs::set_permissions(dir.path(), Permissions::from_mode(0o711)).unwrap();
         let port = crate::support::free_port("127.0.0.1");
-        let settings = Settings { dir: dir.path(), port, milter, sink: sink.port() };
+        let settings = Settings { dir: dir.path(), port, milter, sink: sink.port(), milter_timeout };
         let daemon = match kind {
             Kind::Postfix => postfix::start(&settings),
             Kind::Sendmail => sendmail::start(&settings),
