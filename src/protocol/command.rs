@@ -2,112 +2,10 @@
 
 use super::address::Peer;
 use super::frame::Frame;
+use super::kind::Kind;
 use super::macros::MacroStage;
 use super::negotiate::{Offer, Refusal};
 use super::text::{Arguments, Text, find_nul};
-
-/// What a command byte means: `SMFIC_*`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[repr(u8)]
-pub enum Kind {
-    /// SMFIC_OPTNEG: negotiation
-    Negotiate = b'O',
-    /// SMFIC_MACRO: macro definitions for a stage
-    Macro = b'D',
-    /// SMFIC_CONNECT: an SMTP client has connected
-    Connect = b'C',
-    /// SMFIC_HELO: HELO or EHLO
-    Helo = b'H',
-    /// SMFIC_MAIL: MAIL FROM
-    Mail = b'M',
-    /// SMFIC_RCPT: RCPT TO
-    Rcpt = b'R',
-    /// SMFIC_DATA: DATA
-    Data = b'T',
-    /// SMFIC_HEADER: one header field
-    Header = b'L',
-    /// SMFIC_EOH: the end of the header
-    EndOfHeader = b'N',
-    /// SMFIC_BODY: a piece of the body
-    Body = b'B',
-    /// SMFIC_BODYEOB: the end of the message, perhaps with a last piece of the body
-    EndOfMessage = b'E',
-    /// SMFIC_ABORT: the message is given up
-    Abort = b'A',
-    /// SMFIC_UNKNOWN: an SMTP command that the MTA does not know
-    Unknown = b'U',
-    /// SMFIC_QUIT: the session is over
-    Quit = b'Q',
-    /// SMFIC_QUIT_NC: the session is over, the connection stays for a new one
-    QuitNewConnection = b'K',
-}
-
-impl TryFrom<u8> for Kind {
-    type Error = Malformed;
-
-    fn try_from(byte: u8) -> Result<Self, Malformed> {
-        Ok(match byte {
-            b'O' => Self::Negotiate,
-            b'D' => Self::Macro,
-            b'C' => Self::Connect,
-            b'H' => Self::Helo,
-            b'M' => Self::Mail,
-            b'R' => Self::Rcpt,
-            b'T' => Self::Data,
-            b'L' => Self::Header,
-            b'N' => Self::EndOfHeader,
-            b'B' => Self::Body,
-            b'E' => Self::EndOfMessage,
-            b'A' => Self::Abort,
-            b'U' => Self::Unknown,
-            b'Q' => Self::Quit,
-            b'K' => Self::QuitNewConnection,
-            byte => return Err(Malformed::UnknownCommand(byte)),
-        })
-    }
-}
-
-impl From<Kind> for u8 {
-    fn from(kind: Kind) -> Self {
-        kind as u8
-    }
-}
-
-impl Kind {
-    /// The command's name in SMTP or in the milter protocol, for logs.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Negotiate => "OPTNEG",
-            Self::Macro => "MACRO",
-            Self::Connect => "CONNECT",
-            Self::Helo => "HELO",
-            Self::Mail => "MAIL",
-            Self::Rcpt => "RCPT",
-            Self::Data => "DATA",
-            Self::Header => "HEADER",
-            Self::EndOfHeader => "EOH",
-            Self::Body => "BODY",
-            Self::EndOfMessage => "BODYEOB",
-            Self::Abort => "ABORT",
-            Self::Unknown => "UNKNOWN",
-            Self::Quit => "QUIT",
-            Self::QuitNewConnection => "QUIT_NC",
-        }
-    }
-
-    /// Whether an empty payload is a protocol error.
-    pub fn needs_payload(self) -> bool {
-        !matches!(
-            self,
-            Self::Data
-                | Self::EndOfHeader
-                | Self::EndOfMessage
-                | Self::Abort
-                | Self::Quit
-                | Self::QuitNewConnection
-        )
-    }
-}
 
 /// One command with what it carries; strings are in place and writable.
 #[derive(Debug, PartialEq, Eq)]
@@ -243,7 +141,7 @@ impl TryFrom<&Frame<'_>> for Kind {
     type Error = Malformed;
 
     fn try_from(frame: &Frame<'_>) -> Result<Self, Malformed> {
-        Self::try_from(frame.kind)
+        Self::try_from(frame.kind).map_err(Malformed::UnknownCommand)
     }
 }
 
@@ -336,7 +234,7 @@ mod tests {
         let known: Vec<u8> = (0..=255).filter(|&b| Kind::try_from(b).is_ok()).collect();
         assert_eq!(known, b"ABCDEHKLMNOQRTU");
         assert!(known.iter().all(|&b| u8::from(Kind::try_from(b).unwrap()) == b));
-        assert_eq!(Kind::try_from(b'x'), Err(Malformed::UnknownCommand(b'x')));
+        assert_eq!(Kind::try_from(b'x'), Err(b'x'));
     }
 
     #[test]

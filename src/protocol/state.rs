@@ -1,7 +1,7 @@
 //! The stages of a session and the table of legal moves between them (contract 1.6).
 
-use super::command::Kind;
 use super::flags::Steps;
+use super::kind::Kind;
 
 /// Where a session stands: the last command that was taken. The order matters: a move that the table does not
 /// allow may still be legal when the filter has switched off the stages in between.

@@ -15,7 +15,7 @@ use milter::mta::{
     Mailbox, Message, Player, Session, Submission, offer,
 };
 use milter::protocol::reply::{Negotiated, encode_custom};
-use milter::protocol::{MacroStage, Modification, Reply, Stage, Steps, command};
+use milter::protocol::{MacroStage, Modification, Reply, Stage, Steps, kind};
 
 use crate::mail_servers::filter::Endpoint;
 use crate::mail_servers::messages;
@@ -60,7 +60,7 @@ impl Behaviour {
     /// The bytes with which it answers `kind`, and whether that used up its special answer.
     fn reply(&self, kind: u8, answered: &mut bool) -> Vec<u8> {
         let mut bytes = Vec::new();
-        let stage = Stage::of(command::Kind::try_from(kind).unwrap());
+        let stage = Stage::of(kind::Kind::try_from(kind).unwrap());
         match kind {
             b'O' => {
                 let lists = self.macro_lists.iter().map(|(stage, list)| (*stage, list.as_bytes().to_vec()));

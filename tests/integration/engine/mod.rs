@@ -14,7 +14,8 @@ mod stop;
 mod timeouts;
 
 use crate::support::{Daemon, Library, PATIENCE, compile_c_with, temp_dir};
-use milter::protocol::command::{Kind, encode};
+use milter::protocol::Kind;
+use milter::protocol::command::encode;
 use milter::protocol::{MacroStage, Offer, frame};
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read, Write};
