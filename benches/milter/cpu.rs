@@ -1,5 +1,5 @@
-//! Where and how eagerly a thread runs. The single-connection scenarios bind client and server to one CPU and
-//! keep the client from interrupting the server; everything is put back when the value goes away.
+//! Where and how eagerly a thread runs. The single-connection scenarios bind client and server to one CPU,
+//! some of them keep the client from interrupting the server; everything is put back when the value goes away.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -41,10 +41,10 @@ fn interrupting(may: bool) -> io::Result<()> {
 pub struct SharedCpu;
 
 impl SharedCpu {
-    /// A `polite` client waits until the server waits.
-    pub fn enter(polite: bool) -> io::Result<Self> {
+    /// A client under SCHED_BATCH leaves the CPU to the server until the server waits.
+    pub fn enter(batch: bool) -> io::Result<Self> {
         pin(Some(shared()))?;
-        interrupting(!polite)?;
+        interrupting(!batch)?;
         Ok(Self)
     }
 }

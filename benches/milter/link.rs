@@ -30,16 +30,8 @@ impl Address {
         }
     }
 
-    /// The reverse of [`Self::spec`].
-    pub fn parse(spec: &str) -> Option<Self> {
-        match spec.split_once(':')? {
-            ("unix", path) => Some(Self::Unix(path.into())),
-            ("inet", rest) => Some(Self::Inet(rest.strip_suffix("@127.0.0.1")?.parse().ok()?)),
-            _ => None,
-        }
-    }
-
-    fn connect(&self) -> io::Result<OwnedFd> {
+    /// Connects, and says nothing.
+    pub fn connect(&self) -> io::Result<OwnedFd> {
         Ok(match self {
             Self::Unix(path) => UnixStream::connect(path)?.into(),
             Self::Inet(port) => TcpStream::connect(("127.0.0.1", *port))?.into(),
@@ -89,17 +81,22 @@ impl Answers {
 pub struct Link {
     stream: File,
     answers: Answers,
+    /// The most bytes in one write.
+    write: usize,
 }
 
 impl Link {
-    /// Connects.
-    pub fn open(address: &Address) -> io::Result<Self> {
-        Ok(Self { stream: address.connect()?.into(), answers: Answers::default() })
+    /// Connects, and speaks the opening of the script.
+    pub fn open(address: &Address, script: &Script) -> io::Result<Self> {
+        let answers = Answers::default();
+        let mut link = Self { stream: address.connect()?.into(), answers, write: script.write };
+        link.play(&script.open)?;
+        Ok(link)
     }
 
     /// Writes the commands.
     pub fn ask(&mut self, exchange: &Exchange) -> io::Result<()> {
-        self.stream.write_all(exchange)
+        exchange.chunks(self.write).try_for_each(|piece| self.stream.write_all(piece))
     }
 
     /// Reads once; whether the answer is complete.

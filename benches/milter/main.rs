@@ -2,16 +2,19 @@
 //! library, on Debian's libmilter, on other milter libraries and on bare servers, and compares what that costs.
 //! It tests nothing: a missed target is reported, not an error.
 
+mod busy;
 mod chart;
 mod counters;
 mod cpu;
-mod crowd;
 mod figures;
 mod goals;
+mod idle;
 mod link;
 mod measure;
 mod message;
 mod pictures;
+mod placement;
+mod plan;
 mod report;
 mod rounds;
 mod scenario;
@@ -21,43 +24,32 @@ mod subject;
 
 use std::path::Path;
 
-use crate::figures::Plan;
-use crate::link::Address;
+use crate::plan::Plan;
 use crate::selection::Selection;
-use crate::subject::Workshop;
+use crate::subject::{Subject, Workshop};
 
-const USAGE: &str = "usage: milter full|quick [only=SCENARIO,...] [subjects=SUBJECT,...] [seconds=NUMBER]
-       milter load SCENARIO SOCKET MESSAGES";
+fn usage() -> ! {
+    eprintln!("usage: milter full|quick [only=SCENARIO,...] [subjects=SUBJECT,...] [seconds=NUMBER]");
+    eprintln!("scenarios: {}", Plan::scenarios().join(" "));
+    eprintln!("subjects: {}", Subject::ALL.map(Subject::word).join(" "));
+    std::process::exit(2);
+}
 
 fn main() {
     let words: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let [thoroughness @ ("full" | "quick"), ref rest @ ..] = words[..] else { usage() };
+    let Some(selection) = Selection::parse(rest, &Plan::scenarios()) else { usage() };
+    let full = thoroughness == "full";
     let repository = Path::new(env!("CARGO_MANIFEST_DIR"));
     // This very program is <target>/release/deps/milter-<hash>.
     let program = std::env::current_exe().expect("our own path");
     let workshop = Workshop::new(program.ancestors().nth(3).expect("Cargo's directory"));
-    let usage = || -> ! {
-        eprintln!("{USAGE}");
-        std::process::exit(2);
-    };
-    match words[..] {
-        ["load", id, spec, messages] => {
-            let mut scenarios = scenario::ALL.iter().chain(&scenario::EAGER);
-            let scenario = scenarios.find(|scenario| scenario.id == id).expect("a scenario of the plan");
-            let address = Address::parse(spec).expect("unix:PATH or inet:PORT@127.0.0.1");
-            measure::load(&address, scenario, messages.parse().expect("a number")).expect(id);
-        }
-        [thoroughness @ ("full" | "quick"), ref rest @ ..] => {
-            let full = thoroughness == "full";
-            let Some(selection) = Selection::parse(rest) else { usage() };
-            let figures = if full { Plan::full() } else { Plan::quick() }.run(&workshop, &selection);
-            if selection.is_partial() {
-                print!("{}", report::tables(&figures));
-            } else if full {
-                report::write(&figures, &repository.join("docs")).expect("docs/ can be written");
-            }
-            print!("{}", goals::lines(&figures));
-        }
-        _ => usage(),
+    let figures = if full { Plan::full() } else { Plan::quick() }.run(&workshop, &selection);
+    if selection.is_partial() {
+        print!("{}", report::tables(&figures));
+    } else if full {
+        report::write(&figures, &repository.join("docs")).expect("docs/ can be written");
     }
+    print!("{}", goals::lines(&figures));
 }

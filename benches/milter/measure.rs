@@ -1,38 +1,36 @@
-//! Plays a scenario against running servers in short slices, one server after the other, round after round, so
-//! that whatever else the machine does meets all of them alike; and counts system calls and instructions in runs
-//! of their own.
+//! Plays a scenario against running servers in short slices, one server after the other, round after round; and
+//! counts system calls, context switches and instructions in runs of their own.
 
 use std::io;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use crate::counters::{Counts, count_while};
 use crate::cpu::{self, SharedCpu};
 use crate::link::{Address, Link};
 use crate::message::Script;
+use crate::rounds::{PerSubject, Rounds};
 use crate::scenario::Scenario;
-use crate::stats::median;
 use crate::subject::{Server, Subject, Wants, Workshop};
 
 /// What one slice gave.
 #[derive(Clone, Copy)]
-pub struct Sample {
+pub struct Slice {
     /// Messages in a second.
     pub throughput: f64,
     /// Seconds of the filter's CPU time for a message.
     pub cpu: f64,
 }
 
-/// What one subject reached in a scenario.
-pub struct Outcome {
-    /// Whose figures these are.
-    pub subject: Subject,
-    /// Medians over the slices.
-    pub typical: Sample,
-    /// Medians of each round's ratio to Debian's libmilter.
-    pub ratio: Sample,
-    /// System calls for a message.
-    pub calls: f64,
+/// One scenario and what each subject reached in it.
+pub struct Row {
+    /// Which.
+    pub scenario: &'static Scenario,
+    /// What was timed.
+    pub rounds: Rounds<Slice>,
+    /// What was counted, for a message.
+    pub counts: PerSubject<Counts>,
 }
 
 /// How long and how often.
@@ -53,8 +51,7 @@ fn connection(
     messages: u32,
 ) -> io::Result<Duration> {
     let mut waited = Duration::ZERO;
-    let mut link = Link::open(address)?;
-    link.play(&script.open)?;
+    let mut link = Link::open(address, script)?;
     for _ in 0..messages {
         match scenario.silence {
             None => link.play(&script.message)?,
@@ -65,7 +62,7 @@ fn connection(
     Ok(waited)
 }
 
-fn slice(server: &Server, scenario: &Scenario, script: &Script, length: Duration) -> Sample {
+fn slice(server: &Server, scenario: &Scenario, script: &Script, length: Duration) -> Slice {
     let mut messages = 0;
     let mut waited = Duration::ZERO;
     let cpu = server.cpu_time();
@@ -75,85 +72,43 @@ fn slice(server: &Server, scenario: &Scenario, script: &Script, length: Duration
         messages += scenario.messages;
     }
     let time = if scenario.silence.is_some() { waited } else { start.elapsed() };
-    Sample {
+    Slice {
         throughput: f64::from(messages) / time.as_secs_f64(),
         cpu: (server.cpu_time() - cpu).as_secs_f64() / f64::from(messages),
     }
 }
 
-fn middle(values: Vec<f64>) -> f64 {
-    median(values).expect("at least one round")
-}
-
-/// Measures the subjects (Debian's libmilter among them) in one scenario.
-pub fn run(workshop: &Workshop, scenario: &Scenario, subjects: &[Subject], effort: Effort) -> Vec<Outcome> {
+/// Measures those of the subjects that can play the scenario.
+pub fn run(workshop: &Workshop, scenario: &'static Scenario, subjects: &[Subject], effort: Effort) -> Row {
     let script = Script::new(scenario.shape);
     let subjects: Vec<Subject> =
         subjects.iter().copied().filter(|s| s.can_be_silent() || !scenario.wants.silent_headers).collect();
-    let servers: Vec<Server> = subjects
-        .iter()
-        .map(|&subject| workshop.start(subject, Wants { cpu: Some(cpu::shared()), ..scenario.wants }, &[]))
-        .collect();
-    let _shared = SharedCpu::enter(scenario.polite).expect("a CPU to run on");
+    let wants = Wants { cpu: Some(cpu::shared()), ..scenario.wants };
+    let servers: Vec<Server> = subjects.iter().map(|&subject| workshop.start(subject, wants, &[])).collect();
+    let _shared = SharedCpu::enter(scenario.batch).expect("a CPU to run on");
     // Silences leave no time for more than a few messages.
     let length = if scenario.silence.is_some() { 4 * effort.slice } else { effort.slice };
     for server in &servers {
         slice(server, scenario, &script, length / 4);
     }
-    let mut samples: Vec<Vec<Sample>> = subjects.iter().map(|_| Vec::new()).collect();
-    for round in 0..effort.rounds {
-        for turn in 0..servers.len() {
-            let which = (round + turn) % servers.len();
-            samples[which].push(slice(&servers[which], scenario, &script, length));
-        }
-    }
-    let debian = subjects.iter().position(|&s| s == Subject::Debian).expect("what the ratios are to");
-    subjects
-        .iter()
-        .zip(&samples)
-        .zip(&servers)
-        .map(|((&subject, own), server)| {
-            let pairs = || own.iter().zip(&samples[debian]);
-            Outcome {
-                subject,
-                typical: Sample {
-                    throughput: middle(own.iter().map(|s| s.throughput).collect()),
-                    cpu: middle(own.iter().map(|s| s.cpu).collect()),
-                },
-                ratio: Sample {
-                    throughput: middle(pairs().map(|(s, d)| s.throughput / d.throughput).collect()),
-                    cpu: middle(pairs().map(|(s, d)| s.cpu / d.cpu).collect()),
-                },
-                calls: calls(server, scenario),
-            }
-        })
-        .collect()
+    let rounds =
+        Rounds::measured(&subjects, effort.rounds, |which| slice(&servers[which], scenario, &script, length));
+    let messages = scenario.counted.max(scenario.messages);
+    let counts = PerSubject::of(&subjects, |which| {
+        let server = &servers[which];
+        let load = || load(server.address(), scenario, messages).map(|()| f64::from(messages));
+        count_while(workshop, server, load).expect("perf and its tracepoints: run `make bench-deps`, as root")
+    });
+    Row { scenario, rounds, counts }
 }
 
-/// What [`calls`] has perf run: so many messages of a scenario, and nothing else.
-pub fn load(address: &Address, scenario: &Scenario, messages: u32) -> io::Result<()> {
+/// So many messages of a scenario, and nothing else.
+fn load(address: &Address, scenario: &Scenario, messages: u32) -> io::Result<()> {
     let script = Script::new(scenario.shape);
     for _ in 0..messages / scenario.messages {
         connection(address, scenario, &script, scenario.messages)?;
     }
     Ok(())
-}
-
-/// The server's system calls for a message, counted by the kernel's tracepoint while a process of its own sends
-/// the load.
-fn calls(server: &Server, scenario: &Scenario) -> f64 {
-    let messages = scenario.counted.max(scenario.messages);
-    let program = std::env::current_exe().expect("our own path");
-    let output = Command::new("perf")
-        .args(["stat", "-x", ",", "-e", "raw_syscalls:sys_enter", "-p", &server.pid().to_string(), "--"])
-        .arg(program)
-        .args(["load", scenario.id, &server.address().spec(), &messages.to_string()])
-        .output()
-        .expect("perf is missing: run `make bench-deps`");
-    let text = String::from_utf8_lossy(&output.stderr);
-    let count = text.lines().find(|line| line.contains("sys_enter")).and_then(|line| line.split(',').next());
-    let count: f64 = count.and_then(|count| count.parse().ok()).unwrap_or_else(|| panic!("perf: {text}"));
-    count / f64::from(messages)
 }
 
 /// The server's user-space instructions for a message, by callgrind; the profile stays in `keep`.

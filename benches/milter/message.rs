@@ -1,6 +1,8 @@
 //! The bytes that an MTA sends, encoded once: negotiation, a typical message as Postfix plays it, a big one,
 //! one with its header block in a single write. It encodes only; it neither reads nor judges an answer.
 
+use std::time::Duration;
+
 /// What the MTA writes at one go; its last command is the one that is answered.
 pub type Exchange = Vec<u8>;
 
@@ -12,6 +14,8 @@ pub struct Script {
     pub message: Vec<Exchange>,
     /// Nothing answers it.
     pub quit: Vec<u8>,
+    /// The most bytes that go into one write.
+    pub write: usize,
 }
 
 /// How a script deviates from the typical one.
@@ -23,6 +27,8 @@ pub struct Shape {
     pub header_block: bool,
     /// Bytes of the body instead of the typical 3 KiB.
     pub body: Option<usize>,
+    /// The most bytes in one write; by default, an exchange is one write.
+    pub write: Option<usize>,
 }
 
 /// The largest body chunk: what Postfix and Sendmail send of a long body.
@@ -33,6 +39,9 @@ const OFFER: [u32; 3] = [6, 0x1ff, 0x1f_ffff];
 
 /// Known from DATA on.
 const QUEUE_ID: (&str, &str) = ("i", "4T2xYk1V8Zz9s");
+
+const SENDER: [(&str, &str); 3] =
+    [("{mail_addr}", "sender@example.org"), ("{mail_host}", "example.org"), ("{mail_mailer}", "smtp")];
 
 const HEADERS: [(&str, &str); 15] = [
     (
@@ -98,21 +107,19 @@ impl Script {
             open.push(frame(b'H', b"mail-wr1-f52.example.org\0"));
             message = typical(shape);
         }
-        Self { open, message, quit: frame(b'Q', b"") }
+        Self { open, message, quit: frame(b'Q', b""), write: shape.write.unwrap_or(usize::MAX) }
     }
+}
+
+/// A message given up and the next one's sender, which makes the filter sleep for so long.
+pub fn sleeper(time: Duration) -> Exchange {
+    let mail = format!("<sleep-{}@example.org>\0", time.as_millis());
+    [frame(b'A', b""), with_macros(b'M', &SENDER, mail.as_bytes())].concat()
 }
 
 fn typical(shape: Shape) -> Vec<Exchange> {
     let mut message = vec![
-        with_macros(
-            b'M',
-            &[
-                ("{mail_addr}", "sender@example.org"),
-                ("{mail_host}", "example.org"),
-                ("{mail_mailer}", "smtp"),
-            ],
-            b"<sender@example.org>\0SIZE=5120\0BODY=8BITMIME\0",
-        ),
+        with_macros(b'M', &SENDER, b"<sender@example.org>\0SIZE=5120\0BODY=8BITMIME\0"),
         with_macros(
             b'R',
             &[

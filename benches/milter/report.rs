@@ -6,32 +6,26 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use crate::crowd::Busy;
-use crate::figures::{Figures, Level, Row};
-use crate::goals::{self, Goal, of, throughput};
-use crate::measure::Outcome;
+use crate::busy::Busy;
+use crate::figures::{Figures, Level, Neighbours, Rest};
+use crate::goals::{self, Goal, PATIENCE, throughput};
+use crate::measure::{Row, Slice};
 use crate::pictures;
+use crate::plan::{busy_id, idle_id};
+use crate::rounds::{PerSubject, Rounds};
 use crate::stats::{micros, short};
-use crate::subject::Subject;
+use crate::subject::Subject::{self, Bare, BareEpoll, Debian, Ours};
+
+fn optional(value: Option<f64>) -> String {
+    value.map_or("-".to_owned(), short)
+}
 
 fn goal_table(goals: &[Goal]) -> String {
-    let mut text = String::from(
-        "| scenario | figure | target | reached | | bare server, this run | limit when the target was set |\n\
-         |---|---|---|---|---|---|---|\n",
-    );
-    let optional = |value: Option<f64>| value.map_or("-".to_owned(), short);
+    let mut text = String::from("| scenario | figure | target | reached | |\n|---|---|---|---|---|\n");
     for goal in goals {
-        let _ = writeln!(
-            text,
-            "| {} | {} | {} | **{}** | {} | {} | {} |",
-            goal.id,
-            goal.what,
-            goal.bound(),
-            short(goal.reached),
-            goal.verdict(),
-            optional(goal.bare),
-            goal.limit.map_or("-".to_owned(), |limit| limit.to_string())
-        );
+        let (id, figure, reached) = (&goal.id, &goal.figure, short(goal.reached));
+        let _ =
+            writeln!(text, "| {id} | {figure} | {} | **{reached}** | {} |", goal.wanted(), goal.verdict());
     }
     text
 }
@@ -41,20 +35,25 @@ fn scenario_table(rows: &[Row]) -> String {
     for row in rows {
         let _ = writeln!(
             text,
-            "### {}: {}\n\n| | messages/s | ratio | CPU us per message | ratio | system calls per message |\n\
-             |---|---|---|---|---|---|",
+            "### {}: {}\n\n| | messages/s | / Debian | / bare | CPU us per message | / Debian | / bare | calls per \
+             message | switches per message |\n|---|---|---|---|---|---|---|---|---|",
             row.scenario.id, row.scenario.title
         );
-        for outcome in &row.outcomes {
+        for subject in row.rounds.subjects() {
+            let speed = |slice: &Slice| slice.throughput;
+            let cpu = |slice: &Slice| slice.cpu;
             let _ = writeln!(
                 text,
-                "| {} | {} | {} | {} | {} | {} |",
-                outcome.subject.name(),
-                short(outcome.typical.throughput),
-                short(outcome.ratio.throughput),
-                short(outcome.typical.cpu * 1e6),
-                short(outcome.ratio.cpu),
-                short(outcome.calls)
+                "| {} | {} | {} | {} | {} | {} | {} | {} | {} |",
+                subject.name(),
+                optional(row.rounds.typical(subject, speed)),
+                optional(row.rounds.ratio(subject, Debian, speed)),
+                optional(row.rounds.ratio(subject, Bare, speed)),
+                optional(row.rounds.typical(subject, |slice| slice.cpu * 1e6)),
+                optional(row.rounds.ratio(subject, Debian, cpu)),
+                optional(row.rounds.ratio(subject, Bare, cpu)),
+                optional(row.counts.get(subject).map(|counts| counts.calls)),
+                optional(row.counts.get(subject).map(|counts| counts.switches)),
             );
         }
         text.push('\n');
@@ -62,27 +61,26 @@ fn scenario_table(rows: &[Row]) -> String {
     text
 }
 
-/// Busy connections: medians, ratios to Debian's libmilter and to bare-epoll, and counts for a message.
-pub fn busy_table(levels: &[Level]) -> String {
+fn busy_table(levels: &[Level]) -> String {
     let mut text = String::from(
-        "| connections | | messages/s | to Debian | to bare-epoll | p50 us | p99 us | CPU us per message | calls per \
-         message | switches per message |\n|---|---|---|---|---|---|---|---|---|---|\n",
+        "| connections | | messages/s | / Debian | / bare | / bare-epoll | p50 us | p99 us | CPU us per message | calls \
+         per message | switches per message |\n|---|---|---|---|---|---|---|---|---|---|---|\n",
     );
-    let optional = |value: Option<f64>| value.map_or("-".to_owned(), short);
     for level in levels {
         for subject in level.rounds.subjects() {
             let typical = |figure: &dyn Fn(&Busy) -> f64| optional(level.rounds.typical(subject, figure));
             let latency = |share: f64| typical(&|busy| busy.latency(share).as_secs_f64() * 1e6);
             let ratio = |to| optional(level.rounds.ratio(subject, to, throughput));
-            let counts = level.counts(subject);
+            let counts = level.counts.get(subject);
             let _ = writeln!(
                 text,
-                "| {} | {} | {} | {} | {} | {} | {} | {} | {} | {} |",
+                "| {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} |",
                 level.connections,
                 subject.name(),
                 typical(&throughput),
-                ratio(Subject::Debian),
-                ratio(Subject::BareEpoll),
+                ratio(Debian),
+                ratio(Bare),
+                ratio(BareEpoll),
                 latency(0.5),
                 latency(0.99),
                 typical(&|busy| busy.cpu * 1e6),
@@ -94,21 +92,72 @@ pub fn busy_table(levels: &[Level]) -> String {
     text
 }
 
-fn silence_table(figures: &Figures) -> String {
+fn neighbours_table(rounds: &Rounds<Neighbours>) -> String {
     let mut text = String::from(
-        "| idle connections | | bytes each | threads | CPU at rest | live session, p50 us | pausing session, p50 us \
-         |\n|---|---|---|---|---|---|---|\n",
+        "| | messages/s without | with | p99 without, ms | p99 with | difference | slowest without, ms | slowest with | \
+         above 5 ms without | with | of |\n|---|---|---|---|---|---|---|---|---|---|---|\n",
     );
-    for rest in &figures.rests {
-        for (subject, silence) in &rest.costs {
+    for (subject, own) in rounds.iter() {
+        let typical = |figure: &dyn Fn(&Neighbours) -> f64| optional(rounds.typical(subject, figure));
+        let p99 = |busy: &Busy| busy.latency(0.99).as_secs_f64() * 1e3;
+        let slowest = |rounds: &[&Busy]| {
+            let slowest = rounds.iter().map(|busy| busy.latency(1.0).as_secs_f64() * 1e3);
+            short(slowest.fold(0.0, f64::max))
+        };
+        let late = |rounds: &[&Busy]| rounds.iter().map(|busy| busy.slower_than(PATIENCE)).sum::<usize>();
+        let without: Vec<&Busy> = own.iter().map(|round| &round.without).collect();
+        let with: Vec<&Busy> = own.iter().map(|round| &round.with).collect();
+        let _ = writeln!(
+            text,
+            "| {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} |",
+            subject.name(),
+            typical(&|round| round.without.throughput),
+            typical(&|round| round.with.throughput),
+            typical(&|round| p99(&round.without)),
+            typical(&|round| p99(&round.with)),
+            optional(goals::delay(rounds, subject)),
+            slowest(&without),
+            slowest(&with),
+            late(&without),
+            late(&with),
+            with.iter().map(|busy| busy.latencies.len()).sum::<usize>(),
+        );
+    }
+    text
+}
+
+/// One line: a figure of each subject.
+fn list<T>(figures: &PerSubject<T>, text: impl Fn(&T) -> String) -> String {
+    let each: Vec<String> =
+        figures.iter().map(|(subject, figure)| format!("{} {}", subject.name(), text(figure))).collect();
+    each.join(", ")
+}
+
+fn at_once(figures: &Figures) -> String {
+    let seconds = |time: &std::time::Duration| format!("{:.2} s", time.as_secs_f64());
+    figures.at_once.as_ref().map_or("-".to_owned(), |times| list(times, seconds))
+}
+
+fn instructions(figures: &Figures) -> String {
+    figures.instructions.as_ref().map_or("-".to_owned(), |counts| list(counts, |count| short(*count)))
+}
+
+fn silence_table(rests: &[Rest]) -> String {
+    let mut text = String::from(
+        "| idle connections | | bytes each | threads | CPU at rest | wake-ups/s at rest | live session, p50 us | \
+         pausing session, p50 us |\n|---|---|---|---|---|---|---|---|\n",
+    );
+    for rest in rests {
+        for (subject, silence) in rest.costs.iter() {
             let _ = writeln!(
                 text,
-                "| {} | {} | {} | {} | {:.2} % | {} | {} |",
+                "| {} | {} | {} | {} | {:.3} % | {} | {} | {} |",
                 rest.connections,
                 subject.name(),
                 short(silence.bytes),
                 silence.threads,
                 silence.cpu * 100.0,
+                short(silence.wakeups),
                 micros(silence.busy),
                 micros(silence.pausing)
             );
@@ -121,55 +170,34 @@ fn silence_table(figures: &Figures) -> String {
 fn losses(figures: &Figures, goals: &[Goal]) -> String {
     let mut text = String::new();
     for goal in goals.iter().filter(|goal| !goal.met()) {
-        let bare =
-            goal.bare.map_or(String::new(), |bare| format!("; the bare server reaches {}", short(bare)));
-        let _ = writeln!(
-            text,
-            "- {}, {}: {} where {} is wanted{bare}.",
-            goal.id,
-            goal.what,
-            short(goal.reached),
-            goal.bound()
-        );
+        let (reached, wanted) = (short(goal.reached), goal.wanted());
+        let _ = writeln!(text, "- {}, {}: {reached} where {wanted} is wanted.", goal.id, goal.figure);
     }
-    let library = |subject: &Subject| subject.is_peer() || *subject == Subject::Debian;
+    let library = |subject: &Subject| subject.is_peer() || *subject == Debian;
+    let mut faster = |id: &str, subject: Subject, times: Option<f64>| {
+        if let Some(times) = times.filter(|&times| times > 1.0) {
+            let _ = writeln!(text, "- {id}: {} has {} times our throughput.", subject.name(), short(times));
+        }
+    };
     for row in &figures.rows {
-        let Some(ours) = of(&row.outcomes, Subject::Ours) else { continue };
-        for other in row.outcomes.iter().filter(|outcome| library(&outcome.subject)) {
-            if other.ratio.throughput > ours.ratio.throughput {
-                let (name, times) = (other.subject.name(), other.ratio.throughput / ours.ratio.throughput);
-                let _ = writeln!(
-                    text,
-                    "- {}: {name} has {} times our throughput.",
-                    row.scenario.id,
-                    short(times)
-                );
-            }
+        for subject in row.rounds.subjects().filter(library) {
+            let times = row.rounds.ratio(subject, Ours, |slice| slice.throughput);
+            faster(row.scenario.id, subject, times);
         }
     }
     for level in &figures.levels {
         for subject in level.rounds.subjects().filter(library) {
-            let times = level.rounds.ratio(subject, Subject::Ours, throughput).unwrap_or_default();
-            if times > 1.0 {
-                let name = subject.name();
-                let _ = writeln!(
-                    text,
-                    "- {} busy: {name} has {} times our throughput.",
-                    level.connections,
-                    short(times)
-                );
-            }
+            let times = level.rounds.ratio(subject, Ours, throughput);
+            faster(&busy_id(level.connections), subject, times);
         }
     }
     for rest in &figures.rests {
-        let bytes = |wanted| rest.costs.iter().find(|(which, _)| *which == wanted).map(|(_, s)| s.bytes);
-        let ours = bytes(Subject::Ours).unwrap_or_default();
+        let Some(ours) = rest.costs.get(Ours).map(|silence| silence.bytes) else { continue };
         for (subject, silence) in rest.costs.iter().filter(|(which, s)| library(which) && s.bytes < ours) {
+            let (id, theirs) = (idle_id(rest.connections), short(silence.bytes));
             let _ = writeln!(
                 text,
-                "- {} idle: a connection costs {} bytes on {}, {} on ours.",
-                rest.connections,
-                short(silence.bytes),
+                "- {id}: a connection costs {theirs} bytes on {}, {} on ours.",
                 subject.name(),
                 short(ours)
             );
@@ -185,7 +213,11 @@ fn first_line(command: &mut Command) -> String {
 
 fn machine() -> String {
     let cpu = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = cpu.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+    // The name alone may hide which generation it is.
+    let field = |name: &str| {
+        let line = cpu.lines().find(|line| line.split(':').next().is_some_and(|key| key.trim() == name));
+        line.and_then(|line| line.split_once(": ")).map_or("unknown", |(_, value)| value)
+    };
     let version = |package: &str| {
         first_line(Command::new("dpkg-query").args(["-W", "-f", "${Package} ${Version}", package]))
     };
@@ -194,8 +226,10 @@ fn machine() -> String {
         .split_once("name = \"indymilter\"\nversion = \"")
         .map_or("unknown", |(_, rest)| rest.split('"').next().unwrap_or("unknown"));
     format!(
-        "{} with {} CPUs, Linux {}; {}; indymilter {indymilter}; {}; {}.",
-        model.map_or("unknown", |(_, model)| model),
+        "{} (family {}, model {}) with {} CPUs, Linux {}; {}; indymilter {indymilter}; {}; {}.",
+        field("model name"),
+        field("cpu family"),
+        field("model"),
         std::thread::available_parallelism().map_or(0, usize::from),
         fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim(),
         version("libmilter1.0.1"),
@@ -206,38 +240,47 @@ fn machine() -> String {
 
 /// The tables of what was measured, and no more.
 pub fn tables(figures: &Figures) -> String {
-    let mut text = scenario_table(&figures.rows) + &scenario_table(&figures.eager);
-    if !figures.levels.is_empty() {
-        text += &busy_table(&figures.levels);
-    }
-    if !figures.rests.is_empty() {
-        text += &silence_table(figures);
-    }
+    let mut text = scenario_table(&figures.rows) + &scenario_table(&figures.batch);
+    let mut add = |wanted: bool, table: &dyn Fn() -> String| {
+        if wanted {
+            let _ = writeln!(text, "{}", table());
+        }
+    };
+    add(figures.instructions.is_some(), &|| format!("Instructions: {}\n", instructions(figures)));
+    add(figures.page_start.is_some(), &|| {
+        format!("Receiving at the start of a page: {} times the time\n", optional(figures.page_start))
+    });
+    add(!figures.levels.is_empty(), &|| busy_table(&figures.levels));
+    add(figures.neighbours.is_some(), &|| {
+        figures.neighbours.as_ref().map_or(String::new(), neighbours_table)
+    });
+    add(figures.at_once.is_some(), &|| format!("All callbacks at once: {}\n", at_once(figures)));
+    add(!figures.rests.is_empty(), &|| silence_table(&figures.rests));
     text
 }
 
 /// Writes docs/performance.md and the charts that it shows.
 pub fn write(figures: &Figures, docs: &Path) -> std::io::Result<()> {
     let goals = goals::all(figures);
-    let debian = figures.rows.first().and_then(|row| of(&row.outcomes, Subject::Debian));
-    let bare = figures.rows.first().and_then(|row| of(&row.outcomes, Subject::Bare));
-    let calls = |outcome: Option<&Outcome>| outcome.map_or("-".to_owned(), |outcome| short(outcome.calls));
-    let instructions: Vec<String> = figures
-        .instructions
-        .iter()
-        .map(|(subject, count)| format!("{} {}", subject.name(), short(*count)))
-        .collect();
+    let calls = |subject| {
+        let counts = figures.rows.first().and_then(|row| row.counts.get(subject));
+        optional(counts.map(|counts| counts.calls))
+    };
+    let neighbours = figures.neighbours.as_ref().map(neighbours_table).unwrap_or_default();
     let text = include_str!("performance-template.md")
         .replace("@MACHINE@", &machine())
-        .replace("@CALLS_DEBIAN@", &calls(debian))
-        .replace("@CALLS_BARE@", &calls(bare))
+        .replace("@CALLS_DEBIAN@", &calls(Debian))
+        .replace("@CALLS_BARE@", &calls(Bare))
         .replace("@GOALS@", goal_table(&goals).trim_end())
         .replace("@LOSSES@", losses(figures, &goals).trim_end())
+        .replace("@PAGE_START@", &optional(figures.page_start))
         .replace("@SCENARIOS@", scenario_table(&figures.rows).trim_end())
-        .replace("@EAGER@", scenario_table(&figures.eager).trim_end())
-        .replace("@INSTRUCTIONS@", &instructions.join(", "))
+        .replace("@BATCH@", scenario_table(&figures.batch).trim_end())
+        .replace("@INSTRUCTIONS@", &instructions(figures))
         .replace("@BUSY@", busy_table(&figures.levels).trim_end())
-        .replace("@SILENCE@", silence_table(figures).trim_end());
+        .replace("@NEIGHBOURS@", neighbours.trim_end())
+        .replace("@AT_ONCE@", &at_once(figures))
+        .replace("@SILENCE@", silence_table(&figures.rests).trim_end());
     let charts = docs.join("performance");
     fs::create_dir_all(&charts)?;
     for (name, picture) in pictures::all(figures) {

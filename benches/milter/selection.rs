@@ -12,15 +12,30 @@ pub struct Selection {
     time: Option<Duration>,
 }
 
+/// Whether it is the name of the scenario, or with a `*` at the end the beginning of its name.
+fn means(name: &str, scenario: &str) -> bool {
+    match name.strip_suffix('*') {
+        Some(start) => scenario.starts_with(start),
+        None => scenario == name,
+    }
+}
+
 impl Selection {
-    /// Reads `only=`, `subjects=` (lists with commas) and `seconds=`; `None` if a word is none of them.
-    pub fn parse(words: &[&str]) -> Option<Self> {
+    /// Reads `only=`, `subjects=` (lists with commas) and `seconds=`; `None` if a word is none of them, or names
+    /// nothing in `scenarios`.
+    pub fn parse(words: &[&str], scenarios: &[String]) -> Option<Self> {
         let mut selection = Self::default();
         for word in words {
             let (name, value) = word.split_once('=')?;
             let mut list = value.split(',');
             match name {
-                "only" => selection.scenarios = list.map(str::to_owned).collect(),
+                "only" => {
+                    selection.scenarios = list.map(str::to_owned).collect();
+                    let known = |name: &String| scenarios.iter().any(|scenario| means(name, scenario));
+                    if !selection.scenarios.iter().all(known) {
+                        return None;
+                    }
+                }
                 "subjects" => {
                     let named = |word| Subject::ALL.into_iter().find(|subject| subject.word() == word);
                     selection.subjects = list.by_ref().map(named).collect::<Option<_>>()?;
@@ -37,13 +52,9 @@ impl Selection {
         !self.scenarios.is_empty() || !self.subjects.is_empty() || self.time.is_some()
     }
 
-    /// Whether a scenario is to be measured: it is named, or begins with a name that ends in `*`.
+    /// Whether a scenario is to be measured.
     pub fn wants(&self, scenario: &str) -> bool {
-        self.scenarios.is_empty()
-            || self.scenarios.iter().any(|name| match name.strip_suffix('*') {
-                Some(start) => scenario.starts_with(start),
-                None => scenario == name,
-            })
+        self.scenarios.is_empty() || self.scenarios.iter().any(|name| means(name, scenario))
     }
 
     /// Those of `subjects` that are to be measured: Debian's libmilter always, because the ratios are to it.

@@ -3,6 +3,7 @@
 
 use std::cell::Cell;
 use std::fs;
+use std::io;
 use std::net::TcpListener;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -11,7 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::cpu::pin;
-use crate::link::{Address, Link};
+use crate::link::Address;
 
 /// Whose engine answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -175,7 +176,7 @@ pub struct Server {
 impl Server {
     fn wait_until_it_listens(&mut self) {
         let start = Instant::now();
-        while Link::open(&self.address).is_err() {
+        while self.address.connect().is_err() {
             let ended = self.child.try_wait().expect("our own child");
             assert!(ended.is_none(), "the server at {:?} ended: {ended:?}", self.address);
             assert!(start.elapsed() < Duration::from_secs(30), "nothing listens at {:?}", self.address);
@@ -219,18 +220,37 @@ impl Server {
         }
     }
 
-    /// A field of /proc/PID/status, `VmRSS` and the like: KiB, or a plain number.
-    pub fn status(&self, field: &str) -> u64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("a running server");
-        let line = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
-        let number = line.and_then(|rest| rest.split_whitespace().next()).expect("a field of proc(5)");
-        number.parse().expect("a number")
+    /// What a file of /proc/PID says.
+    fn proc(&self, file: &str) -> String {
+        fs::read_to_string(format!("/proc/{}/{file}", self.pid())).expect("a running server")
+    }
+
+    /// How many threads it has.
+    pub fn threads(&self) -> u64 {
+        field(&self.proc("status"), "Threads")
+    }
+
+    /// How often its threads have gone to sleep so far. Those that have ended meanwhile no longer count.
+    pub fn wakeups(&self) -> u64 {
+        let threads = fs::read_dir(format!("/proc/{}/task", self.pid())).expect("a running server");
+        let status = |thread: io::Result<fs::DirEntry>| fs::read_to_string(thread?.path().join("status"));
+        threads.filter_map(|thread| Some(field(&status(thread).ok()?, "voluntary_ctxt_switches"))).sum()
     }
 
     /// What it costs the machine, in bytes: resident memory, page tables, and 16 KiB of kernel stack for a thread.
+    /// The sum of its mappings is exact; VmRSS may be wrong by some hundred KiB.
     pub fn footprint(&self) -> u64 {
-        (self.status("VmRSS") + self.status("VmPTE") + 16 * self.status("Threads")) * 1024
+        let status = self.proc("status");
+        let resident = field(&self.proc("smaps_rollup"), "Rss");
+        (resident + field(&status, "VmPTE") + 16 * field(&status, "Threads")) * 1024
     }
+}
+
+/// A number in a file of proc(5): KiB, or a plain number.
+fn field(text: &str, name: &str) -> u64 {
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    let number = line.and_then(|rest| rest.split_whitespace().next()).expect("a field of proc(5)");
+    number.parse().expect("a number")
 }
 
 impl Drop for Server {

@@ -1,10 +1,12 @@
 #!/usr/bin/python3
-"""The null filter on pymilter: all callbacks, one header added or header replies switched off on request.
+"""The null filter on pymilter: all callbacks, one header added or header replies switched off on request,
+a sender <sleep-50@...> takes 50 ms.
 
 pymilter.py SPEC [h][n], as benches/servers/null-filter.c.
 """
 
 import sys
+import time
 
 import Milter
 
@@ -22,6 +24,8 @@ class NullFilter(Milter.Base):
         return Milter.CONTINUE
 
     def envfrom(self, sender, *arguments):
+        if sender.startswith("<sleep-"):
+            time.sleep(int(sender[7:].partition("@")[0]) / 1000)
         return Milter.CONTINUE
 
     def envrcpt(self, recipient, *arguments):

@@ -22,7 +22,7 @@ struct peer {
 };
 
 /* All connections are served with these two, one after the other. */
-static unsigned char in[BUFFER], out[BUFFER];
+static unsigned char *in, out[BUFFER];
 
 /* Closes the connection, which takes it out of the epoll set. */
 static void
@@ -86,6 +86,7 @@ main(int argc, char **argv)
 		return 2;
 	}
 	choose(argc > 2 ? argv[2] : "");
+	in = buffer();
 	int listener = listen_at(argv[1]);
 	int poller = epoll_create1(EPOLL_CLOEXEC);
 	struct epoll_event event = { .events = EPOLLIN, .data.ptr = NULL };

@@ -1,6 +1,6 @@
 /*
- * The upper limit: a null filter with the fewest system calls that a filter can make, one read and one write
- * for an exchange. Threads accept for themselves and are kept; one is added whenever none is left to accept.
+ * The upper limit for a single connection: a null filter with the fewest system calls that a filter can make, one read
+ * and one write for an exchange. Threads accept for themselves and are kept; one is added whenever none is left to accept.
  * It has no timeouts, no signals, no errors, and parks nothing: no library could be as bare.
  *
  * bare SPEC [h][n]    as null-filter
@@ -18,7 +18,7 @@ static atomic_int accepting;
 static void *
 serve(void *unused)
 {
-	unsigned char *in = malloc(BUFFER), *out = malloc(BUFFER);
+	unsigned char *in = buffer(), *out = buffer();
 	pthread_t next;
 
 	for (;;) {

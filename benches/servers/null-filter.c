@@ -1,13 +1,16 @@
 /*
  * The C filter that every libmilter is measured with: all callbacks registered, none does anything, except
- * that the end of a message adds one header where the scenario asks for it. It refuses to be useful.
+ * that the end of a message adds one header where the scenario asks for it, and that a sender <sleep-50@...>
+ * takes 50 ms. It refuses to be useful.
  *
  * null-filter SPEC [h][n]    h: add a header at the end of each message; n: no replies to header lines
  */
 #include <libmilter/mfapi.h>
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 /* Whether to add a header, and whether to switch header replies off. */
 static int adds_header, silent_headers;
@@ -30,9 +33,19 @@ on_text(SMFICTX *ctx, char *text)
 
 /* Goes on. */
 static sfsistat
-on_envelope(SMFICTX *ctx, char **argv)
+on_recipient(SMFICTX *ctx, char **argv)
 {
 	(void)ctx, (void)argv;
+	return SMFIS_CONTINUE;
+}
+
+/* Goes on, after a sleep of as many milliseconds as the sender says. */
+static sfsistat
+on_sender(SMFICTX *ctx, char **argv)
+{
+	(void)ctx;
+	if (strncmp(argv[0], "<sleep-", 7) == 0)
+		usleep((useconds_t)atoi(argv[0] + 7) * 1000);
 	return SMFIS_CONTINUE;
 }
 
@@ -95,8 +108,8 @@ main(int argc, char **argv)
 		.xxfi_flags = SMFIF_ADDHDRS,
 		.xxfi_connect = on_connect,
 		.xxfi_helo = on_text,
-		.xxfi_envfrom = on_envelope,
-		.xxfi_envrcpt = on_envelope,
+		.xxfi_envfrom = on_sender,
+		.xxfi_envrcpt = on_recipient,
 		.xxfi_header = on_header,
 		.xxfi_eoh = on_step,
 		.xxfi_body = on_body,

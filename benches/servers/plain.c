@@ -27,7 +27,7 @@ static void *
 serve(void *connection)
 {
 	int peer = (int)(intptr_t)connection;
-	unsigned char *in = malloc(BUFFER), *out = malloc(BUFFER);
+	unsigned char *in = buffer(), *out = malloc(BUFFER);
 	size_t filled = 0;
 
 	while (ready(peer, POLLIN)) {
@@ -42,7 +42,7 @@ serve(void *connection)
 			break;
 	}
 	close(peer);
-	free(in);
+	free(in - PLACE);
 	free(out);
 	return NULL;
 }

@@ -1,4 +1,4 @@
-// The null filter on go-milter: all callbacks, one header added on request.
+// The null filter on go-milter: all callbacks, one header added on request, a sender <sleep-50@...> takes 50 ms.
 //
 // go-milter SPEC [h], as benches/servers/null-filter.c; go-milter 0.3 answers every header line, so there is
 // no n.
@@ -8,7 +8,9 @@ import (
 	"log"
 	"net"
 	"os"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/emersion/go-milter"
 )
@@ -17,6 +19,19 @@ import (
 type filter struct {
 	milter.NoOpMilter
 	addsHeader bool
+}
+
+// MailFrom is called with the sender.
+func (f filter) MailFrom(from string, m *milter.Modifier) (milter.Response, error) {
+	local, _, _ := strings.Cut(strings.TrimPrefix(from, "<"), "@")
+	if strings.HasPrefix(local, "sleep-") {
+		milliseconds, err := strconv.Atoi(strings.TrimPrefix(local, "sleep-"))
+		if err != nil {
+			return nil, err
+		}
+		time.Sleep(time.Duration(milliseconds) * time.Millisecond)
+	}
+	return milter.RespContinue, nil
 }
 
 // Body is called at the end of the message.

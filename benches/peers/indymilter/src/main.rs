@@ -1,10 +1,12 @@
-//! The null filter on indymilter: all callbacks, one header added or header replies switched off on request.
+//! The null filter on indymilter: all callbacks, one header added or header replies switched off on
+//! request, a sender `<sleep-50@...>` takes 50 ms.
 //!
 //! `indymilter-null-filter SPEC [h][n]`, as `benches/servers/null-filter.c`.
 
 use indymilter::{Actions, Callbacks, Config, ContextActions, EitherListener, ProtoOpts, Status};
 use std::future;
 use std::io;
+use std::time::Duration;
 use tokio::net::{TcpListener, UnixListener};
 
 #[tokio::main]
@@ -30,7 +32,16 @@ async fn main() -> io::Result<()> {
         })
         .on_connect(|_, _, _| Box::pin(future::ready(Status::Continue)))
         .on_helo(|_, _| Box::pin(future::ready(Status::Continue)))
-        .on_mail(|_, _| Box::pin(future::ready(Status::Continue)))
+        .on_mail(|_, arguments| {
+            Box::pin(async move {
+                let sender = arguments.first().map(|sender| sender.to_string_lossy()).unwrap_or_default();
+                let number = sender.strip_prefix("<sleep-").and_then(|rest| rest.split('@').next());
+                if let Some(milliseconds) = number.and_then(|number| number.parse().ok()) {
+                    tokio::time::sleep(Duration::from_millis(milliseconds)).await;
+                }
+                Status::Continue
+            })
+        })
         .on_rcpt(|_, _| Box::pin(future::ready(Status::Continue)))
         .on_data(|_| Box::pin(future::ready(Status::Continue)))
         .on_header(move |_, _, _| {
