@@ -23,7 +23,11 @@ use engine::Engine;
 pub use event::Failure;
 use listener::Listener;
 use settings::Settings;
+use std::time::Duration;
 use supervisor::{GRACE, Supervisor};
+
+/// How long threads that are not stuck may take to end, if some are.
+const WIND_UP: Duration = Duration::from_millis(100);
 
 /// Serves mail filters' clients until the process is asked to stop. When it returns, the signal mask is as it
 /// was before, unless a signal has stopped it, and no callback is running, except for those that are stuck, which are
@@ -40,8 +44,8 @@ pub fn serve<F: Filter>(filter: F, mut listener: Listener, settings: &Settings) 
     let engine = Engine::start(filter, listener, settings.clone(), events).map_err(Failure::Start)?;
     let mut supervisor = Supervisor::new(&engine, &inbox);
     let result = supervisor.supervise();
-    supervisor.drain(settings.drain, &name);
-    engine.finish(GRACE);
+    let all_ended = supervisor.drain(settings.drain, &name);
+    engine.finish(if all_ended { GRACE } else { WIND_UP });
     drop(signals);
     result
 }

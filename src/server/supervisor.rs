@@ -50,22 +50,19 @@ impl<'a, F: Filter> Supervisor<'a, F> {
         Ok(())
     }
 
-    /// Lets running messages finish, for `time`; then cuts them off.
-    pub fn drain(&mut self, time: Duration, name: &CStr) {
+    /// Lets running messages finish, for `time`; then cuts them off. Whether all sessions have ended.
+    pub fn drain(&mut self, time: Duration, name: &CStr) -> bool {
         if self.wait_until_drained(Instant::now() + time) {
-            return;
+            return true;
         }
         self.engine.abort();
-        if !self.wait_until_drained(Instant::now() + GRACE) {
-            log::error(
-                name,
-                format_args!(
-                    "{} left behind, stuck in a callback",
-                    Count(self.engine.live_sessions(), "session")
-                ),
-            );
-            self.engine.abandon();
+        if self.wait_until_drained(Instant::now() + GRACE) {
+            return true;
         }
+        let stuck = Count(self.engine.live_sessions(), "session");
+        log::error(name, format_args!("{stuck} left behind, stuck in a callback"));
+        self.engine.abandon();
+        false
     }
 
     fn wait_until_drained(&mut self, deadline: Instant) -> bool {

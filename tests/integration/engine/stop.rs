@@ -9,6 +9,7 @@ use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::os::unix::process::ExitStatusExt;
+use std::time::{Duration, Instant};
 
 /// Who nobody is.
 const NOBODY: u32 = 65_534;
@@ -180,6 +181,35 @@ fn a_callback_that_is_stuck_is_logged_and_left_behind() {
     assert_eq!(filter.log().len(), 1, "{output:#?}");
     assert!(filter.log()[0].starts_with("3 steered: 1 session left behind"), "{output:#?}");
     assert_eq!(output.last().unwrap(), "main 0");
+}
+
+/// Once it is known that a callback is stuck, nothing is waited for any more. One of several filters must show it,
+/// because any of them may be held up by other processes.
+#[test]
+fn nobody_waits_for_a_callback_that_was_left_behind() {
+    let mut filters: Vec<(Filter, Mta)> = (0..4)
+        .map(|_| {
+            let filter = Filter::serve(Library::Ours);
+            let mut stuck = Mta::greet(&filter);
+            assert_eq!(stuck.connect_from("client"), 'c');
+            stuck.command(Kind::Helo, b"hang\0");
+            filter.wait_for("helo 1 hang");
+            (filter, stuck)
+        })
+        .collect();
+    filters.iter().for_each(|(filter, _)| filter.daemon.signal(libc::SIGTERM));
+    let waits: Vec<Duration> = std::thread::scope(|scope| {
+        let wait = |filter: &mut Filter| {
+            filter.wait_until("it is left behind", || !filter.log().is_empty());
+            let start = Instant::now();
+            filter.end();
+            start.elapsed()
+        };
+        let waits: Vec<_> = filters.iter_mut().map(|(filter, _)| scope.spawn(move || wait(filter))).collect();
+        waits.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    let shortest = waits.into_iter().min().unwrap();
+    assert!(shortest < Duration::from_millis(900), "{shortest:?}");
 }
 
 /// Contract 3, entry 15: a connection that was accepted in the instant of the stop counts as a session, too. Its
