@@ -36,8 +36,8 @@ const RETRY_DELAY: Duration = Duration::from_millis(100);
 /// At most one complaint about a shortage of each kind in this time.
 const COMPLAIN_EVERY: Duration = Duration::from_secs(10);
 
-/// At least one sweep for expired sessions in this time: the timeout may have been changed meanwhile.
-const MAX_SWEEP_INTERVAL: Duration = Duration::from_secs(10);
+/// How long nobody looks for expired sessions when there are none.
+const NO_SWEEP: Duration = Duration::from_secs(86_400);
 
 /// How many contexts of ended sessions are kept, so that a late call of a filter's helper thread fails instead
 /// of reading freed memory.
@@ -109,8 +109,8 @@ impl<F: Filter> Job for Acceptor<F> {
 
     const MAX_WAITING: usize = usize::MAX;
 
-    fn wait(&self, _: Duration, found: &mut VecDeque<Socket>) -> Waited {
-        self.0.accept(found)
+    fn wait(&self, time: Duration, found: &mut VecDeque<Socket>) -> Waited {
+        self.0.accept(time, found)
     }
 
     fn wake(&self) {
@@ -270,12 +270,9 @@ impl<F: Filter> Engine<F> {
     pub fn expire_silent(&self) -> Instant {
         let silence = self.shared.settings.limits.timeouts().silence;
         let now = Instant::now();
-        // Each sweep costs time for every silent session, so there are not too many; a session that falls silent
-        // from now on has nearly its whole timeout before it.
+        // Each sweep costs time for every silent session, so there are not too many.
         let soonest = now + (silence / 64).clamp(Duration::from_millis(10), Duration::from_secs(1));
-        let latest = now + silence.saturating_sub(PARK_AFTER).min(MAX_SWEEP_INTERVAL);
-        let next = self.shared.parking.expire(now);
-        next.unwrap_or(latest).min(latest).max(soonest)
+        self.shared.parking.expire(now).unwrap_or(now + NO_SWEEP).max(soonest)
     }
 
     /// Ends all threads, and waits for them for at most `grace`. Threads that are stuck in a callback stay.
@@ -292,8 +289,12 @@ impl<F: Filter> Shared<F> {
         self.load.is_saturated() && self.settings.threads == Threads::Shared
     }
 
-    fn accept(&self, found: &mut VecDeque<Socket>) -> Waited {
+    fn accept(&self, time: Duration, found: &mut VecDeque<Socket>) -> Waited {
         let Some(listener) = self.listener.lock().clone() else { return Waited::Over };
+        // accept(2) itself waits for no longer than a thread that is not needed.
+        if time > THREAD_IDLE_TIMEOUT && !listener.is_wanted(time, self.shutdown.alarm(false)) {
+            return if self.shutdown.has_begun() { Waited::Over } else { Waited::Nothing };
+        }
         match listener.accept() {
             Ok(Some(socket)) => {
                 if !self.live.admit(|| self.shutdown.has_begun()) {
@@ -425,9 +426,14 @@ impl<F: Filter> Shared<F> {
         let now = Instant::now();
         self.load.count(&mut connection.counted, now);
         let deadline = connection.session.link().silence_deadline(now - silent_for);
-        self.parking.park(connection, trigger, now, deadline, |error| {
+        let is_earlier = self.parking.park(connection, trigger, now, deadline, |error| {
             self.complain("poller", format_args!("a silent session keeps its thread: {error}"));
-        })
+        })?;
+        if is_earlier {
+            // If nobody receives it, the server is stopping.
+            let _ = self.events.send(Event::EarlierDeadline);
+        }
+        Ok(())
     }
 
     /// Keeps the context of an ended session for a while.

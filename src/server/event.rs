@@ -13,6 +13,8 @@ pub enum Event {
     ListenerBroken(io::Error),
     /// The last session has ended after a stop.
     Drained,
+    /// A session was parked that may expire before the next sweep.
+    EarlierDeadline,
     /// A thread could not be started, and nobody waits for work now.
     NoThread,
 }

@@ -69,6 +69,8 @@ struct Table<T> {
     free: Vec<u32>,
     /// Sessions that go on although they have not spoken.
     due: VecDeque<(Box<T>, Cause)>,
+    /// The first deadline that the last sweep has seen, or that has been added since; `None` if there is none.
+    first_deadline: Option<Instant>,
 }
 
 struct Slot<T> {
@@ -93,12 +95,13 @@ enum NotParked {
 impl<T: Parkable, P: Poller<T>> Parking<T, P> {
     /// No session yet.
     pub fn new(poller: P) -> Self {
-        let table = Table { slots: Vec::new(), free: Vec::new(), due: VecDeque::new() };
+        let table = Table { slots: Vec::new(), free: Vec::new(), due: VecDeque::new(), first_deadline: None };
         Self { poller, table: Mutex::new(table) }
     }
 
-    /// Parks a session, `now`, until it speaks, or until `deadline`, or until the process stops. If the poller refuses it, the
-    /// calling thread waits in the poller's place, and asks again now and then.
+    /// Parks a session, `now`, until it speaks, or until `deadline`, or until the process stops; whether a sweep is due
+    /// earlier than was known. If the poller refuses the session, the calling thread waits in the poller's place, and asks
+    /// again now and then.
     ///
     /// # Errors
     /// The session goes on, and why.
@@ -109,10 +112,10 @@ impl<T: Parkable, P: Poller<T>> Parking<T, P> {
         mut now: Instant,
         deadline: Instant,
         mut complain: impl FnMut(io::Error),
-    ) -> Result<(), (Box<T>, Cause)> {
+    ) -> Result<bool, (Box<T>, Cause)> {
         loop {
             let (back, reason) = match self.try_park(session, trigger, deadline) {
-                Ok(()) => return Ok(()),
+                Ok(is_earlier) => return Ok(is_earlier),
                 Err(back) => back,
             };
             session = back;
@@ -137,7 +140,7 @@ impl<T: Parkable, P: Poller<T>> Parking<T, P> {
         mut session: Box<T>,
         trigger: Trigger,
         deadline: Instant,
-    ) -> Result<(), (Box<T>, NotParked)> {
+    ) -> Result<bool, (Box<T>, NotParked)> {
         let mut table = self.table.lock();
         // Whoever begins a stop says so before looking into the table.
         if session.must_end() {
@@ -164,7 +167,11 @@ impl<T: Parkable, P: Poller<T>> Parking<T, P> {
         let slot = &mut table.slots[index(token)];
         slot.deadline = deadline;
         slot.session = Some(session);
-        Ok(())
+        let is_earlier = table.first_deadline.is_none_or(|first| deadline < first);
+        if is_earlier {
+            table.first_deadline = Some(deadline);
+        }
+        Ok(is_earlier)
     }
 
     /// Lets a session that is away not be reported any more: it will be read from until it is parked again.
@@ -212,19 +219,21 @@ impl<T: Parkable, P: Poller<T>> Parking<T, P> {
     /// Lets all sessions go on whose deadline has come; the next deadline after `now`.
     pub fn expire(&self, now: Instant) -> Option<Instant> {
         let mut next = None;
-        self.release(|deadline, _| {
+        let table = &mut *self.table.lock();
+        self.release(table, |deadline, _| {
             if deadline <= now {
                 return Some(Cause::Expired);
             }
             next = Some(next.map_or(deadline, |next: Instant| next.min(deadline)));
             None
         });
+        table.first_deadline = next;
         next
     }
 
     /// Lets all sessions go on that must end because the process stops.
     pub fn release_ending(&self) {
-        self.release(|_, session| session.must_end().then_some(Cause::Ready));
+        self.release(&mut self.table.lock(), |_, session| session.must_end().then_some(Cause::Ready));
     }
 
     /// Ends a wait in [`Self::next`], one that is under way or else the next one.
@@ -233,8 +242,7 @@ impl<T: Parkable, P: Poller<T>> Parking<T, P> {
     }
 
     /// Lets those parked sessions go on for which `cause`, given the deadline, has one.
-    fn release(&self, mut cause: impl FnMut(Instant, &T) -> Option<Cause>) {
-        let table = &mut *self.table.lock();
+    fn release(&self, table: &mut Table<T>, mut cause: impl FnMut(Instant, &T) -> Option<Cause>) {
         for slot in &mut table.slots {
             if let Some(session) = &slot.session
                 && let Some(cause) = cause(slot.deadline, session)
@@ -346,7 +354,7 @@ mod tests {
         session: Box<Session>,
         deadline: Instant,
         trigger: Trigger,
-    ) -> Result<(), (Box<Session>, Cause)> {
+    ) -> Result<bool, (Box<Session>, Cause)> {
         lot.park(session, trigger, Instant::now(), deadline, |_| {
             lot.poller.refusals.set(lot.poller.refusals.get() + 1)
         })
@@ -455,6 +463,9 @@ mod tests {
         assert_eq!(lot.poller.wakes.get(), 1);
         lot.release_ending();
         assert!(next(&lot).is_empty());
+        assert!(!park(&lot, session(4), later(), Trigger::Once).unwrap());
+        assert!(park(&lot, session(5), now, Trigger::Once).unwrap(), "earlier than any other");
+        assert_eq!(lot.expire(now), Some(second));
         let mut ending = session(3);
         ending.ends = true;
         assert!(matches!(park(&lot, ending, later(), Trigger::Once), Err((_, Cause::Ready))));

@@ -15,6 +15,10 @@ use std::time::{Duration, Instant};
 /// How long a thread that is not needed waits before it ends.
 pub const THREAD_IDLE_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// How long the only thread that waits does so, when nothing has come for a while: without end, so that a process at rest
+/// uses no processor. (poll(2) can't wait for longer.)
+const WITHOUT_END: Duration = Duration::from_secs(24 * 86_400);
+
 /// How often the monitor looks. With 1 ms a session waits for at most 2 ms behind the callback of another one, and the
 /// monitor costs half a percent of a processor while short work is done.
 const TICK: Duration = Duration::from_millis(1);
@@ -111,6 +115,8 @@ struct State<W> {
     /// Calls that no spare thread has answered yet.
     calls: usize,
     monitor: Monitor,
+    /// How many threads the monitor calls when it takes over: more with each time that this has not helped.
+    reinforcements: usize,
     is_over: bool,
 }
 
@@ -141,6 +147,7 @@ impl<J: Job> Pool<J> {
             spares: 0,
             calls: 0,
             monitor: Monitor::None,
+            reinforcements: 1,
             is_over: false,
         };
         Arc::new(Self {
@@ -208,6 +215,7 @@ impl<J: Job> Pool<J> {
     fn run(self: &Arc<Self>, begin: Begin) {
         let mut kept = J::Kept::default();
         let mut found = VecDeque::new();
+        let mut time = THREAD_IDLE_TIMEOUT;
         let mut state = self.state.lock();
         match begin {
             Begin::Waiting => state.coming -= 1,
@@ -230,7 +238,7 @@ impl<J: Job> Pool<J> {
                 state.waiting += 1;
                 state.waits += 1;
                 drop(state);
-                let waited = self.job.wait(THREAD_IDLE_TIMEOUT, &mut found);
+                let waited = self.job.wait(time, &mut found);
                 if waited == Waited::Nothing {
                     kept = J::Kept::default();
                 }
@@ -238,11 +246,11 @@ impl<J: Job> Pool<J> {
                 state.waiting -= 1;
                 state.waits += 1;
                 state.ready.append(&mut found);
-                match waited {
-                    Waited::Found => {}
-                    Waited::Nothing if state.waiting == 0 => {}
+                time = match waited {
+                    Waited::Found => THREAD_IDLE_TIMEOUT,
+                    Waited::Nothing if state.waiting == 0 => WITHOUT_END,
                     Waited::Nothing | Waited::Over => return,
-                }
+                };
             } else {
                 state.spares += 1;
                 if !self.wait_as_spare(&mut state) {
@@ -271,7 +279,7 @@ impl<J: Job> Pool<J> {
     }
 
     /// Waits until the thread is needed; `false` if it should end.
-    fn wait_as_spare(&self, state: &mut MutexGuard<'_, State<J::Work>>) -> bool {
+    fn wait_as_spare(self: &Arc<Self>, state: &mut MutexGuard<'_, State<J::Work>>) -> bool {
         let deadline = Instant::now() + THREAD_IDLE_TIMEOUT;
         loop {
             if state.calls > 0 {
@@ -294,6 +302,7 @@ impl<J: Job> Pool<J> {
                 if takes_over {
                     state.spares -= 1;
                     self.takeovers.fetch_add(1, Ordering::Relaxed);
+                    self.reinforce(state);
                     return true;
                 }
                 continue;
@@ -304,6 +313,18 @@ impl<J: Job> Pool<J> {
             {
                 state.spares -= 1;
                 return false;
+            }
+        }
+    }
+
+    /// Lets more threads look for work when the monitor takes over, if there is work for them.
+    fn reinforce(self: &Arc<Self>, state: &mut MutexGuard<'_, State<J::Work>>) {
+        // One piece is for the thread itself.
+        let count = state.reinforcements.min(state.ready.len().saturating_sub(1));
+        state.reinforcements = state.reinforcements.saturating_mul(2);
+        for _ in 0..count {
+            if self.add_waiter(state).is_err() {
+                return;
             }
         }
     }
@@ -321,6 +342,7 @@ impl<J: Job> Pool<J> {
                 // Another spare thread was faster.
             } else if state.waits != waits {
                 (waits, idle_ticks) = (state.waits, 0);
+                state.reinforcements = 1;
             } else if state.waiting + state.coming == 0 {
                 return true;
             } else {

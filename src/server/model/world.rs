@@ -304,7 +304,7 @@ impl Server {
 
     fn park(&self, session: Box<Session>, trigger: Trigger) -> Result<(), (Box<Session>, Cause)> {
         let now = Instant::now();
-        self.parking.park(session, trigger, now, now + SILENCE, |_| {})
+        self.parking.park(session, trigger, now, now + SILENCE, |_| {}).map(drop)
     }
 }
 
