@@ -268,7 +268,7 @@ impl<F: Filter> Engine<F> {
 
     /// Ends sessions whose MTA was silent for too long; when to look again.
     pub fn expire_silent(&self) -> Instant {
-        let silence = self.shared.settings.limits.timeouts().silence;
+        let silence = self.shared.settings.limits.timeouts().silence();
         let now = Instant::now();
         // Each sweep costs time for every silent session, so there are not too many.
         let soonest = now + (silence / 64).clamp(Duration::from_millis(10), Duration::from_secs(1));
@@ -335,7 +335,7 @@ impl<F: Filter> Shared<F> {
             return self.session_ended();
         }
         let limits = &self.settings.limits;
-        let link = Link::new(socket, limits.timeouts(), PARK_AFTER, Arc::clone(&self.shutdown));
+        let link = Link::new(socket, limits.timeouts(), Arc::clone(&self.shutdown));
         let connection = Box::new(Connection {
             session: Session::new(link, limits.max_payload(), buffers),
             place: Place::default(),

@@ -34,7 +34,7 @@ impl Default for Limits {
 impl Limits {
     /// How long the MTA may take.
     pub fn timeouts(&self) -> Timeouts {
-        Timeouts::from_seconds(self.timeout.load(Ordering::Relaxed))
+        Timeouts(self.timeout.load(Ordering::Relaxed))
     }
 
     /// Sets [`Self::timeouts`], in seconds.

@@ -2,6 +2,7 @@
 //! bytes; frames are cut out of them by [`Inbox`].
 
 use super::inbox::Inbox;
+use super::scheduling::PARK_AFTER;
 use super::shutdown::Shutdown;
 use crate::sys::socket::Socket;
 use crate::sys::{self, Interest, Woken};
@@ -11,24 +12,23 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// How long the MTA may take.
+/// How long the MTA may take, as smfi_settimeout sets it, in seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Timeouts {
-    /// For a frame, from its first byte to its last, in either direction.
-    pub frame: Duration,
-    /// For the silence between frames.
-    pub silence: Duration,
-}
+pub struct Timeouts(pub i32);
 
 impl Timeouts {
     /// So long that nobody sees its end, and short enough to be added to an instant.
     const FOREVER: Duration = Duration::from_secs(100 * 365 * 86_400);
 
-    /// The timeouts that smfi_settimeout sets. With 0 a frame must be there at once, as a whole, but the MTA may
-    /// take its time between frames; a negative number means no limit.
-    pub fn from_seconds(seconds: i32) -> Self {
-        let limit = u64::try_from(seconds).map_or(Self::FOREVER, Duration::from_secs);
-        Self { frame: limit, silence: if limit.is_zero() { Self::FOREVER } else { limit } }
+    /// For a frame, from its first byte to its last, in either direction. With 0 it must be there at once, as a whole; a
+    /// negative number means no limit.
+    pub fn frame(self) -> Duration {
+        u64::try_from(self.0).map_or(Self::FOREVER, Duration::from_secs)
+    }
+
+    /// For the silence between frames. 0 means no limit here.
+    pub fn silence(self) -> Duration {
+        if self.0 == 0 { Self::FOREVER } else { self.frame() }
     }
 }
 
@@ -38,9 +38,7 @@ pub struct Link {
     socket: Socket,
     timeouts: Timeouts,
     shutdown: Arc<Shutdown>,
-    /// How long [`Self::receive`] may block.
-    block_for: Duration,
-    /// Whether the socket knows that.
+    /// Whether the socket knows how long [`Self::receive`] may block.
     is_bounded: AtomicBool,
 }
 
@@ -65,14 +63,14 @@ pub enum Arrival {
 }
 
 impl Link {
-    /// Takes over a new connection. [`Self::receive`] will block for at most `block_for`.
-    pub fn new(socket: Socket, timeouts: Timeouts, block_for: Duration, shutdown: Arc<Shutdown>) -> Self {
-        Self { socket, timeouts, shutdown, block_for, is_bounded: AtomicBool::new(false) }
+    /// Takes over a new connection.
+    pub fn new(socket: Socket, timeouts: Timeouts, shutdown: Arc<Shutdown>) -> Self {
+        Self { socket, timeouts, shutdown, is_bounded: AtomicBool::new(false) }
     }
 
     /// When a silence that began at `since` will have been too long.
     pub fn silence_deadline(&self, since: Instant) -> Instant {
-        since + self.timeouts.silence
+        since + self.timeouts.silence()
     }
 
     /// The state that says when sessions end.
@@ -80,12 +78,12 @@ impl Link {
         &self.shutdown
     }
 
-    /// Receives bytes. If none have come, waits for a while, or not at all unless it `may_block`. But a frame that has
+    /// Receives bytes. If none have come, waits for [`PARK_AFTER`], or not at all unless it `may_block`. But a frame that has
     /// begun is waited for, until its deadline.
     #[inline]
     pub(super) fn receive(&self, inbox: &mut Inbox, may_block: bool, in_message: bool) -> Arrival {
         if !inbox.is_empty() {
-            let deadline = inbox.frame_deadline(self.timeouts.frame);
+            let deadline = inbox.frame_deadline(self.timeouts.frame());
             return self.receive_until(inbox, in_message, deadline);
         }
         let received = if may_block {
@@ -109,7 +107,7 @@ impl Link {
     /// Tells the socket how long it may block. Sessions that never block do without.
     #[cold]
     fn bound(&self) -> io::Result<()> {
-        self.socket.set_receive_timeout(self.block_for)?;
+        self.socket.set_receive_timeout(PARK_AFTER)?;
         self.is_bounded.store(true, Ordering::Relaxed);
         Ok(())
     }
@@ -155,7 +153,7 @@ impl Link {
     /// [`Self::send`] when the MTA is slower than the filter: what the first try has not sent.
     #[cold]
     fn send_rest(&self, mut bytes: &[u8], mut sent: io::Result<usize>) -> io::Result<()> {
-        let deadline = Instant::now() + self.timeouts.frame;
+        let deadline = Instant::now() + self.timeouts.frame();
         loop {
             match sent {
                 Ok(count) if count == bytes.len() => return Ok(()),
@@ -185,10 +183,7 @@ mod tests {
 
     #[test]
     fn seconds_become_timeouts() {
-        let of = |seconds| {
-            let Timeouts { frame, silence } = Timeouts::from_seconds(seconds);
-            (frame.as_secs(), silence.as_secs())
-        };
+        let of = |seconds| (Timeouts(seconds).frame().as_secs(), Timeouts(seconds).silence().as_secs());
         assert_eq!(of(7210), (7210, 7210));
         assert_eq!(of(0), (0, Timeouts::FOREVER.as_secs()));
         assert_eq!(of(-1), (Timeouts::FOREVER.as_secs(), Timeouts::FOREVER.as_secs()));

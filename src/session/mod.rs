@@ -6,6 +6,7 @@ pub mod context;
 pub mod filter;
 mod inbox;
 pub mod link;
+mod scheduling;
 pub mod shutdown;
 
 use crate::count::Count;
@@ -21,15 +22,11 @@ pub use filter::{Filter, Verdict};
 pub use inbox::Inbox;
 use link::Arrival;
 pub use link::{Link, Timeouts};
+pub use scheduling::{Cause, PARK_AFTER, Patience, Pause};
 pub use shutdown::Shutdown;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
-
-/// How long a thread waits for an MTA's next command before it parks the session. SO_RCVTIMEO costs a timer for each
-/// command, 5 to 7 % of the time of the shortest ones; parking after a fixed time is what that buys.
-pub const PARK_AFTER: Duration = Duration::from_millis(100);
 
 /// Of the sessions that end in disorder in the same way, one is logged in this time.
 const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
@@ -43,49 +40,6 @@ pub struct Buffers {
     pub outbox: Vec<u8>,
     /// Macros of a new session.
     pub macros: MacroStore,
-}
-
-/// Why [`Session::run`] has returned.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Pause {
-    /// The MTA has been silent for [`PARK_AFTER`], between two frames. Call again when there is something to read.
-    Silent,
-    /// The same, but without waiting: there is no patience left.
-    Yielded,
-    /// The session is over, close was called.
-    Ended,
-}
-
-/// Why [`Session::run`] is called.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Cause {
-    /// There is something to read, or [`Session::must_end`].
-    Ready,
-    /// The same, and the MTA may have closed the connection behind it: that shows only to who reads on.
-    HungUp,
-    /// The silence has lasted too long.
-    Expired,
-}
-
-/// How long [`Session::run`] may wait for the MTA's next command.
-#[derive(Debug, Clone, Copy)]
-pub enum Patience<'a> {
-    /// Not at all: the thread has other sessions to serve.
-    None,
-    /// For [`PARK_AFTER`].
-    Brief,
-    /// The same, but not at all while the flag is set.
-    BriefUnless(&'a AtomicBool),
-}
-
-impl Patience<'_> {
-    fn is_left(self) -> bool {
-        match self {
-            Self::None => false,
-            Self::Brief => true,
-            Self::BriefUnless(hurry) => !hurry.load(Ordering::Relaxed),
-        }
-    }
 }
 
 /// Why a session ends.

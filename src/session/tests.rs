@@ -14,6 +14,7 @@ use std::io::{Read, Write};
 use std::net::Shutdown as Half;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// What a filter does with a command, by its kind.
@@ -107,7 +108,7 @@ impl Filter for Recorder {
 
 /// A connection without a timeout.
 fn link(socket: UnixStream, shutdown: Arc<Shutdown>) -> Link {
-    Link::new(Socket::from(OwnedFd::from(socket)), Timeouts::from_seconds(-1), PARK_AFTER, shutdown)
+    Link::new(Socket::from(OwnedFd::from(socket)), Timeouts(-1), shutdown)
 }
 
 /// A session with both its ends.
