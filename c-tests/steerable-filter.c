@@ -4,6 +4,7 @@
  * callbacks with the number of their session, the results of the steps, and every line for syslog(3).
  */
 #define _GNU_SOURCE
+#include <dirent.h>
 #include <dlfcn.h>
 #include <errno.h>
 #include <grp.h>
@@ -481,6 +482,42 @@ static void daemonise(void)
     _exit(status == 0 ? 0 : 95);
 }
 
+/* A signal handler that does nothing but interrupt. */
+static void interrupt(int number)
+{
+    (void)number;
+}
+
+/* A thread that interrupts all others again and again, as profilers and watchdogs do. */
+static void *interrupt_all(void *unused)
+{
+    (void)unused;
+    for (;;) {
+        usleep(20000);
+        DIR *threads = opendir("/proc/self/task");
+        for (struct dirent *entry; (entry = readdir(threads)) != NULL;) {
+            int thread = atoi(entry->d_name);
+            if (thread > 0 && thread != gettid())
+                tgkill(getpid(), thread, SIGUSR1);
+        }
+        closedir(threads);
+    }
+    return NULL;
+}
+
+/* Starts that thread. */
+static void start_interrupting(void)
+{
+    pthread_t thread;
+    sigset_t all, before;
+    handle(SIGUSR1, interrupt);
+    /* The thread must not take the signals that stop the filter. */
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    pthread_create(&thread, NULL, interrupt_all, NULL);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+}
+
 /* Goes on in two processes. The second one ends by itself when the test has forgotten it. */
 static void prefork(void)
 {
@@ -500,6 +537,8 @@ static bool step_around(const char *name, int number)
         output = fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, 40);
         for (int fd = 0; fd < 3; fd++)
             close(fd);
+    } else if (strcmp(name, "interrupt") == 0) {
+        start_interrupting();
     } else if (strcmp(name, "is-open") == 0) {
         say("is-open %d", fcntl(number, F_GETFD) != -1);
     } else if (strcmp(name, "pipe") == 0) {

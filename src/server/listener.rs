@@ -13,6 +13,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// The longest wait for a connection.
@@ -29,6 +30,7 @@ pub struct Listener {
     is_exclusive: bool,
     /// Where threads wait, unless they wait in accept(2).
     queue: Option<Queue>,
+    is_refusing: AtomicBool,
     file: Option<SocketFile>,
 }
 
@@ -94,7 +96,14 @@ impl Listener {
             }
         };
         let is_inherited = matches!(endpoint, Endpoint::Inherited(_));
-        Ok(Self { socket, is_inherited, is_exclusive: false, queue: None, file })
+        Ok(Self {
+            socket,
+            is_inherited,
+            is_exclusive: false,
+            queue: None,
+            is_refusing: AtomicBool::new(false),
+            file,
+        })
     }
 
     /// Says that the socket was opened an instant ago, to be served by this process alone. Children that the filter
@@ -125,37 +134,33 @@ impl Listener {
     /// # Errors
     /// See accept(2).
     pub fn accept(&self) -> io::Result<Option<Socket>> {
-        match &self.queue {
-            Some(queue) => self.accept_from(queue),
-            None => accepted(self.socket.accept()),
+        let deadline = Instant::now() + LONGEST_WAIT;
+        loop {
+            let socket = match &self.queue {
+                Some(queue) => self.accept_from(queue, deadline)?,
+                None => accepted(self.socket.accept())?,
+            };
+            if socket.is_some() || Instant::now() >= deadline || self.is_refusing.load(Ordering::SeqCst) {
+                return Ok(socket);
+            }
         }
     }
 
     /// A connection that another process accepts first is none. But accept(2) may wait on an inherited socket: then the
     /// thread gets the next connection.
-    fn accept_from(&self, queue: &Queue) -> io::Result<Option<Socket>> {
-        let deadline = Instant::now() + LONGEST_WAIT;
-        loop {
-            let (mut is_wanted, mut is_refused) = (false, false);
-            queue.poller.wait(deadline.saturating_duration_since(Instant::now()), |report| {
-                match report.token {
-                    Queue::CONNECTION => is_wanted = true,
-                    _ => is_refused = true,
-                }
-            })?;
-            if is_refused {
-                return Ok(None);
-            }
-            if is_wanted {
-                let result = accepted(self.socket.accept());
-                queue.poller.arm(self.as_fd(), Queue::CONNECTION, Trigger::Once)?;
-                if let Some(socket) = result? {
-                    return Ok(Some(socket));
-                }
-            } else if Instant::now() >= deadline {
-                return Ok(None);
-            }
+    fn accept_from(&self, queue: &Queue, deadline: Instant) -> io::Result<Option<Socket>> {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let (mut is_wanted, mut is_refused) = (false, false);
+        queue.poller.wait(left, |report| match report.token {
+            Queue::CONNECTION => is_wanted = true,
+            _ => is_refused = true,
+        })?;
+        if is_refused || !is_wanted {
+            return Ok(None);
         }
+        let socket = accepted(self.socket.accept());
+        queue.poller.arm(self.as_fd(), Queue::CONNECTION, Trigger::Once)?;
+        socket
     }
 
     /// Waits for a connection without accepting it; `false` if there is none in this time, or when `stopping`
@@ -167,6 +172,7 @@ impl Listener {
 
     /// Ends the waits of [`Self::accept`], and refuses connections from now on, if no other process accepts them.
     pub fn refuse(&self) {
+        self.is_refusing.store(true, Ordering::SeqCst);
         match &self.queue {
             Some(queue) => queue.refused.raise(),
             None => self.socket.shut_down(),
@@ -179,7 +185,9 @@ fn accepted(result: io::Result<Socket>) -> io::Result<Option<Socket>> {
     match result {
         Ok(socket) => Ok(Some(socket)),
         Err(error) => match error.kind() {
-            io::ErrorKind::WouldBlock | io::ErrorKind::ConnectionAborted => Ok(None),
+            io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted => {
+                Ok(None)
+            }
             _ => Err(error),
         },
     }

@@ -1,5 +1,5 @@
-//! Operating-system calls made safe: file descriptors that close themselves, -1 turned into [`std::io::Error`],
-//! interrupted calls repeated. Linux only; what another system would need to provide is what stands here.
+//! Operating-system calls made safe: file descriptors that close themselves, -1 turned into [`std::io::Error`]. Signals
+//! that interrupt a wait do not prolong it without end. Linux only; what another system would need to provide is what stands here.
 
 pub mod epoll;
 pub mod event;
@@ -40,16 +40,6 @@ unsafe fn opened(result: libc::c_int) -> io::Result<OwnedFd> {
     let moved = check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, FIRST_DESCRIPTOR) })?;
     // SAFETY: the descriptor is new and nobody else's.
     Ok(unsafe { OwnedFd::from_raw_fd(moved) })
-}
-
-/// Repeats a call for as long as signals interrupt it.
-fn uninterrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
-    loop {
-        match call() {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            result => return result,
-        }
-    }
 }
 
 /// What a wait is for.
@@ -97,11 +87,12 @@ pub fn wait(
         libc::pollfd { fd: fd.as_raw_fd(), events: interest.poll_events(), revents: 0 },
     ];
     loop {
-        uninterrupted(|| {
-            let left = deadline.saturating_duration_since(Instant::now());
-            // SAFETY: the array outlives the call and its length is passed along.
-            check(unsafe { libc::poll(fds.as_mut_ptr(), fds.len() as libc::nfds_t, milliseconds(left)) })
-        })?;
+        let left = deadline.saturating_duration_since(Instant::now());
+        // SAFETY: the array outlives the call and its length is passed along.
+        match check(unsafe { libc::poll(fds.as_mut_ptr(), fds.len() as libc::nfds_t, milliseconds(left)) }) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            result => result?,
+        };
         match (fds[0].revents, fds[1].revents) {
             // poll(2) can't wait for more than 24 days.
             (0, 0) if Instant::now() < deadline => {}

@@ -1,6 +1,6 @@
 //! Stream sockets: connected ones and listening ones. Nothing here blocks but [`Socket::receive`].
 
-use super::{check, opened, set_option, uninterrupted};
+use super::{check, opened, set_option};
 use std::io;
 use std::mem::{ManuallyDrop, MaybeUninit, offset_of, zeroed};
 use std::net::SocketAddr;
@@ -23,9 +23,13 @@ impl Socket {
     /// Receives what has arrived, or waits for it: the number of bytes, 0 at the peer's end.
     ///
     /// # Errors
-    /// `WouldBlock` when nothing came in time; otherwise the connection is broken.
+    /// `WouldBlock` when nothing came in time, or before a signal; otherwise the connection is broken.
     pub fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.recv(buffer, 0)
+        // A signal ends the wait. If it began anew, signals that come in a row would make it endless.
+        self.recv(buffer, 0).map_err(|error| match error.kind() {
+            io::ErrorKind::Interrupted => io::ErrorKind::WouldBlock.into(),
+            _ => error,
+        })
     }
 
     /// Receives what has arrived, without waiting.
@@ -42,36 +46,32 @@ impl Socket {
     /// `WouldBlock` when there is no room; otherwise the connection is broken.
     pub fn try_send(&self, bytes: &[u8]) -> io::Result<usize> {
         let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
-        uninterrupted(|| {
-            // SAFETY: the kernel reads `bytes.len()` bytes from a live slice.
-            check_call(unsafe {
-                libc::syscall(
-                    libc::SYS_sendto,
-                    self.0.as_raw_fd(),
-                    bytes.as_ptr(),
-                    bytes.len(),
-                    flags,
-                    std::ptr::null::<libc::sockaddr>(),
-                    0,
-                )
-            })
+        // SAFETY: the kernel reads `bytes.len()` bytes from a live slice.
+        check_call(unsafe {
+            libc::syscall(
+                libc::SYS_sendto,
+                self.0.as_raw_fd(),
+                bytes.as_ptr(),
+                bytes.len(),
+                flags,
+                std::ptr::null::<libc::sockaddr>(),
+                0,
+            )
         })
     }
 
     fn recv(&self, buffer: &mut [u8], flags: libc::c_int) -> io::Result<usize> {
-        uninterrupted(|| {
-            // SAFETY: the kernel writes at most `buffer.len()` bytes into a live, exclusively borrowed slice.
-            check_call(unsafe {
-                libc::syscall(
-                    libc::SYS_recvfrom,
-                    self.0.as_raw_fd(),
-                    buffer.as_mut_ptr(),
-                    buffer.len(),
-                    flags,
-                    std::ptr::null::<libc::sockaddr>(),
-                    std::ptr::null::<libc::socklen_t>(),
-                )
-            })
+        // SAFETY: the kernel writes at most `buffer.len()` bytes into a live, exclusively borrowed slice.
+        check_call(unsafe {
+            libc::syscall(
+                libc::SYS_recvfrom,
+                self.0.as_raw_fd(),
+                buffer.as_mut_ptr(),
+                buffer.len(),
+                flags,
+                std::ptr::null::<libc::sockaddr>(),
+                std::ptr::null::<libc::socklen_t>(),
+            )
         })
     }
 }
@@ -219,13 +219,12 @@ impl Listening {
     /// Accepts one connection, or waits for it.
     ///
     /// # Errors
-    /// `WouldBlock` when there is none, or none comes in time; see accept(2).
+    /// `WouldBlock` when there is none, or none comes in time; `Interrupted` by a signal; see accept(2).
     pub fn accept(&self) -> io::Result<Socket> {
         let none = std::ptr::null_mut();
-        let socket = uninterrupted(|| {
-            // SAFETY: NULL means that the peer's address is not wanted. The descriptor is new.
-            unsafe { opened(libc::accept4(self.fd.as_raw_fd(), none, none.cast(), libc::SOCK_CLOEXEC)) }
-        })?;
+        // SAFETY: NULL means that the peer's address is not wanted. The descriptor is new.
+        let socket =
+            unsafe { opened(libc::accept4(self.fd.as_raw_fd(), none, none.cast(), libc::SOCK_CLOEXEC)) }?;
         // A connection is as good without them, and not every family of addresses has them.
         if self.settings.keep_alive {
             let _ = set_option(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_KEEPALIVE, &1);

@@ -113,6 +113,31 @@ fn a_message_under_way_may_finish() {
     }
 }
 
+/// The filter's threads get a handled signal every 20 ms: no wait may begin anew each time.
+#[test]
+fn signals_do_not_keep_a_stop_from_being_seen() {
+    for (threads, opens_early) in [("", false), ("", true), ("session", false)] {
+        let mut command = Library::Ours.command(super::program());
+        command.env("LIBMILTER_THREADS", threads);
+        let steps = if opens_early {
+            &["register", "interrupt", SERVE[1], "open=0", "main"][..]
+        } else {
+            &["register", "interrupt", SERVE[1], "main"]
+        };
+        let mut filter = Filter::start_with(command, steps);
+        let mut idle = Mta::order(&filter, "idle");
+        let mut message = Mta::order(&filter, "message");
+        message.begin_message();
+        filter.daemon.signal(libc::SIGTERM);
+        assert!(idle.has_ended());
+        assert_eq!(message.end_message(b"text\r\n"), 'c');
+        assert!(message.has_ended());
+        assert_eq!(filter.end().last().unwrap(), "main 0");
+        assert_eq!((filter.count("close"), filter.count("abort")), (2, 0));
+        assert_eq!(filter.log(), [""; 0]);
+    }
+}
+
 #[test]
 fn the_same_over_tcp() {
     for (host, family) in [("127.0.0.1", "inet"), ("::1", "inet6")] {

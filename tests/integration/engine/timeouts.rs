@@ -20,6 +20,25 @@ fn serve_in_both_ways(timeout: i32) -> [Filter; 2] {
     })
 }
 
+/// The filter's threads get a handled signal every 20 ms: no wait may begin anew each time.
+#[test]
+fn signals_do_not_prolong_a_silence() {
+    for threads in ["", "session"] {
+        let mut program = Library::Ours.command(super::program());
+        program.env("LIBMILTER_THREADS", threads);
+        let steps = ["register", "timeout=1", "interrupt", "conn=unix:{dir}/s", "main"];
+        let filter = Filter::start_with(program, &steps);
+        let mut silent = Mta::order(&filter, "message");
+        silent.begin_message();
+        let mut half = Mta::order(&filter, "half a frame");
+        half.send(&command(Kind::Mail, b"<a@b>\0")[..3]);
+        assert!(silent.has_ended() && half.has_ended());
+        filter.wait_for_count("close", 2);
+        assert_eq!(filter.count("abort"), 1);
+        assert_eq!(filter.log(), ["3 steered: timed out waiting for the MTA, session ended"; 2]);
+    }
+}
+
 fn serve(library: Library, timeout: i32) -> Filter {
     let filter =
         Filter::start(library, &["register", &format!("timeout={timeout}"), "conn=unix:{dir}/s", "main"]);
