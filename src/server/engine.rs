@@ -344,7 +344,7 @@ impl<F: Filter> Shared<F> {
         });
         let (connection, cause) = match turn.effort {
             Effort::Long => (connection, Cause::Ready),
-            Effort::Short => match self.park(connection, Trigger::Edge, Duration::ZERO) {
+            Effort::Short => match self.park(connection, Trigger::Edge) {
                 Ok(()) => return,
                 Err(back) => back,
             },
@@ -361,15 +361,14 @@ impl<F: Filter> Shared<F> {
         buffers: &mut Buffers,
     ) {
         loop {
-            let silent_for = match self.run(&mut connection, cause, manner, buffers) {
-                Pause::Silent => PARK_AFTER,
-                Pause::Yielded => Duration::ZERO,
+            match self.run(&mut connection, cause, manner, buffers) {
+                Pause::Silent => {
+                    // What there is to save, a session that will be back in an instant need not save.
+                    connection.session.shrink();
+                    connection.is_slow = false;
+                }
+                Pause::Yielded => {}
                 Pause::Ended => break,
-            };
-            if silent_for > Duration::ZERO {
-                // What there is to save, a session that will be back in an instant need not save.
-                connection.session.shrink();
-                connection.is_slow = false;
             }
             let trigger = match manner {
                 Manner::Batch(turn) => {
@@ -379,7 +378,7 @@ impl<F: Filter> Shared<F> {
                 Manner::Blocking if self.serves_in_batches() => Trigger::Edge,
                 Manner::Blocking => Trigger::Once,
             };
-            match self.park(connection, trigger, silent_for) {
+            match self.park(connection, trigger) {
                 Ok(()) => return,
                 Err(back) => (connection, cause) = back,
             }
@@ -416,16 +415,15 @@ impl<F: Filter> Shared<F> {
         }
     }
 
-    /// Parks a session that has been silent for some time, unless it has to go on at once.
+    /// Parks a silent session, unless it has to go on at once.
     fn park(
         &self,
         mut connection: Box<Connection>,
         trigger: Trigger,
-        silent_for: Duration,
     ) -> Result<(), (Box<Connection>, Cause)> {
         let now = Instant::now();
         self.load.count(&mut connection.counted, now);
-        let deadline = connection.session.link().silence_deadline(now - silent_for);
+        let deadline = connection.session.link().silence_deadline(now);
         let is_earlier = self.parking.park(connection, trigger, now, deadline, |error| {
             self.complain("poller", format_args!("a silent session keeps its thread: {error}"));
         })?;

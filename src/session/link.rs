@@ -68,9 +68,10 @@ impl Link {
         Self { socket, timeouts, shutdown, is_bounded: AtomicBool::new(false) }
     }
 
-    /// When a silence that began at `since` will have been too long.
-    pub fn silence_deadline(&self, since: Instant) -> Instant {
-        since + self.timeouts.silence()
+    /// When a silence will have been too long that is noticed `now`. It may have lasted for [`PARK_AFTER`] already, but that
+    /// is not sure, and no session may end too early.
+    pub fn silence_deadline(&self, now: Instant) -> Instant {
+        now + self.timeouts.silence()
     }
 
     /// The state that says when sessions end.

@@ -238,7 +238,7 @@ impl Session {
         while self.run(filter, buffers, cause, Patience::Brief) == Pause::Silent {
             self.shrink();
             buffers.inbox.release();
-            let deadline = self.link.silence_deadline(Instant::now() - PARK_AFTER);
+            let deadline = self.link.silence_deadline(Instant::now());
             cause = if self.wait(deadline) { Cause::Ready } else { Cause::Expired };
         }
         Pause::Ended

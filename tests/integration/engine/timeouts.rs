@@ -6,7 +6,7 @@ use crate::support::Library;
 use milter::protocol::Kind;
 use std::io::Write;
 use std::net::Shutdown;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A filter of ours with this timeout, for each way to give threads to sessions.
 fn serve_in_both_ways(timeout: i32) -> [Filter; 2] {
@@ -70,6 +70,28 @@ fn silence_ends_a_session() {
         check_log(&filter);
         assert!(filter.output().ends_with(&["abort 1".into(), "close 1".into()]), "{:?}", filter.output());
     }
+}
+
+/// When it is crowded sessions are parked after each command, and not when they have been silent for a moment.
+#[test]
+fn no_silence_is_cut_short() {
+    let filter = serve(Library::Ours, 1);
+    let mtas: Vec<Mta> = (0..16).map(|_| Mta::order(&filter, "crowd")).collect();
+    let silences: Vec<Duration> = std::thread::scope(|scope| {
+        let talk = |mut mta: Mta| {
+            let mut last = Instant::now();
+            for _ in 0..1000 {
+                last = Instant::now();
+                mta.command(Kind::Helo, b"again\0");
+                assert_eq!(mta.answer(), 'c');
+            }
+            assert!(mta.has_ended());
+            last.elapsed()
+        };
+        let talks: Vec<_> = mtas.into_iter().map(|mta| scope.spawn(move || talk(mta))).collect();
+        talks.into_iter().map(|talk| talk.join().unwrap()).collect()
+    });
+    assert!(silences.iter().all(|silence| *silence >= Duration::from_secs(1)), "{silences:?}");
 }
 
 /// Sessions that begin after the change heed it.
