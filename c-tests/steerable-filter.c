@@ -36,11 +36,13 @@
 /* Bytes of the body that the order "half-full" makes: they fit the socket's buffer, but fill more than a quarter. */
 #define HALF_FULL (100 << 10)
 
-/* One session: its number, how many bytes of new body it wants to send, and whether it forgets to tidy up. */
+/* One session: its number, how many bytes of new body it wants to send, whether it forgets to tidy up, and whether a
+ * forked child has a say in its changes. */
 struct session {
     int number;
     int body_bytes;
     bool keeps_private;
+    bool forks;
 };
 
 static atomic_int sessions;
@@ -271,6 +273,8 @@ static sfsistat obey(SMFICTX *ctx, struct session *session, char *order)
         say("late %d %d %d %s %s", smfi_progress(late), smfi_setpriv(late, session),
             smfi_setreply(late, "550", NULL, NULL), smfi_getpriv(late) ? "something" : "nothing",
             smfi_getsymval(late, "j") ? "something" : "nothing");
+    } else if (strcmp(order, "fork-in-eom") == 0) {
+        session->forks = true;
     } else if (strcmp(order, "keep-private") == 0) {
         session->keeps_private = true;
     } else if (strncmp(order, "timeout ", 8) == 0) {
@@ -365,6 +369,26 @@ static sfsistat on_unknown(SMFICTX *ctx, const char *line)
     return SMFIS_CONTINUE;
 }
 
+/* Sends a piece of new body. */
+static void replace_by(SMFICTX *ctx, const char *text)
+{
+    say("replaced by %s %d", text, smfi_replacebody(ctx, (unsigned char *)text, strlen(text)));
+}
+
+/* Makes changes in this process and in a child. */
+static void change_in_two_processes(SMFICTX *ctx)
+{
+    replace_by(ctx, "before");
+    pid_t child = fork();
+    if (child == 0) {
+        say("progress %d", smfi_progress(ctx));
+        replace_by(ctx, "child");
+        _exit(0);
+    }
+    waitpid(child, NULL, 0);
+    replace_by(ctx, "behind");
+}
+
 /* Looks at a macro of the first stage and of this one, and sends the body that was ordered. */
 static sfsistat on_eom(SMFICTX *ctx)
 {
@@ -372,6 +396,8 @@ static sfsistat on_eom(SMFICTX *ctx)
     char *first = smfi_getsymval(ctx, "j");
     char *last = smfi_getsymval(ctx, "i");
     say("eom %d j=%s i=%s", session->number, first ? first : "NULL", last ? last : "NULL");
+    if (session->forks)
+        change_in_two_processes(ctx);
     if (session->body_bytes > 0) {
         unsigned char *body = calloc(1, session->body_bytes);
         int result = smfi_replacebody(ctx, body, session->body_bytes);
@@ -537,6 +563,10 @@ static bool step_around(const char *name, int number)
         output = fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, 40);
         for (int fd = 0; fd < 3; fd++)
             close(fd);
+    } else if (strcmp(name, "close-from") == 0) {
+        closefrom(number);
+    } else if (strcmp(name, "open-something") == 0) {
+        say("something %d", socket(AF_UNIX, SOCK_STREAM, 0));
     } else if (strcmp(name, "interrupt") == 0) {
         start_interrupting();
     } else if (strcmp(name, "is-open") == 0) {

@@ -193,13 +193,9 @@ pub extern "C" fn smfi_main() -> c_int {
 /// What a server starts with, if all is set up and no server is running.
 fn begin() -> Option<(Callbacks, Listener, Settings)> {
     let setup = &mut *SETUP.lock();
-    let is_new = setup.socket.is_none();
     setup.open("smfi_main", false)?;
     match setup.socket.replace(OpenSocket::InUse) {
-        Some(OpenSocket::Waiting(mut listener)) => {
-            if is_new {
-                listener.claim();
-            }
+        Some(OpenSocket::Waiting(listener)) => {
             Some((setup.filter.clone()?, listener, setup.settings.clone()))
         }
         _ => {

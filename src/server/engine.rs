@@ -2,7 +2,7 @@
 //!
 //! Acceptors wait in accept(2) and serve what they accept; workers wait for parked sessions that go on. Either serves
 //! its session by blocking reads for as long as the MTA talks: that is the fewest system calls. A session that is silent
-//! for [`PARK_AFTER`] is parked.
+//! for a tenth of a second is parked.
 //!
 //! When many sessions talk at once, waiting for each of them in a thread of its own would cost a switch of threads for
 //! every command. Then all are parked after each command, and one worker serves those that have spoken, a batch at a time.
@@ -18,7 +18,7 @@ use super::pool::{Effort, Job, Pool, THREAD_IDLE_TIMEOUT, Turn, Waited};
 use super::settings::{Settings, Threads};
 use super::sync::ThreadGroup;
 use crate::log::{self, LineKind};
-use crate::session::{Buffers, Cause, Context, Filter, Link, PARK_AFTER, Patience, Pause, Session, Shutdown};
+use crate::session::{Buffers, Cause, Context, Filter, Link, Patience, Pause, Session, Shutdown};
 use crate::sys::epoll::Trigger;
 use crate::sys::socket::Socket;
 use crate::sys::{self, Interest};

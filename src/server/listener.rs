@@ -4,6 +4,7 @@
 use super::endpoint::Endpoint;
 use crate::sys::epoll::{Epoll, Trigger};
 use crate::sys::event::EventFd;
+use crate::sys::fork::{self, Moment};
 use crate::sys::socket::{Address, Listening, Socket};
 use crate::sys::{self, Interest, Woken};
 use std::ffi::OsStr;
@@ -25,9 +26,8 @@ pub const LONGEST_WAIT: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub struct Listener {
     socket: Listening,
-    is_inherited: bool,
-    /// Whether no other process serves the same socket.
-    is_exclusive: bool,
+    /// When this process opened the socket; `None` if that was somebody else.
+    opened: Option<Moment>,
     /// Where threads wait, unless they wait in accept(2).
     queue: Option<Queue>,
     is_refusing: AtomicBool,
@@ -95,21 +95,14 @@ impl Listener {
                 (socket, Some(file))
             }
         };
-        let is_inherited = matches!(endpoint, Endpoint::Inherited(_));
+        fork::watch();
         Ok(Self {
             socket,
-            is_inherited,
-            is_exclusive: false,
+            opened: (!matches!(endpoint, Endpoint::Inherited(_))).then(Moment::now),
             queue: None,
             is_refusing: AtomicBool::new(false),
             file,
         })
-    }
-
-    /// Says that the socket was opened an instant ago, to be served by this process alone. Children that the filter
-    /// forks from now on may have it, but do not serve it.
-    pub fn claim(&mut self) {
-        self.is_exclusive = !self.is_inherited;
     }
 
     /// Prepares for [`Self::accept`].
@@ -120,7 +113,8 @@ impl Listener {
         if !self.socket.is_open() {
             return Err(io::Error::other("the descriptor of the listening socket was closed"));
         }
-        if self.is_exclusive {
+        // Children that the filter forks from now on may have the socket, but do not serve it.
+        if self.opened.is_some_and(|opened| !opened.is_before_a_fork()) {
             self.socket.set_accept_timeout(LONGEST_WAIT)?;
         } else {
             self.queue = Some(Queue::new(&self.socket)?);

@@ -5,6 +5,7 @@
 use super::link::Link;
 use crate::protocol::reply::{Negotiated, TooLarge, encode_custom};
 use crate::protocol::{Actions, Agreement, MacroStage, MacroStore, Modification, Reply, SmtpReply};
+use crate::sys::fork::Process;
 use parking_lot::Mutex;
 use std::ffi::c_void;
 use std::io;
@@ -52,6 +53,8 @@ struct Output {
     /// The modifications agreed on.
     actions: Actions,
     changes: Changes,
+    /// The process that serves the session.
+    process: Process,
 }
 
 /// What becomes of a modification.
@@ -91,6 +94,7 @@ impl Context {
                 link: Ok(link),
                 actions: Actions::empty(),
                 changes: Changes::Refused,
+                process: Process::current(),
             }),
         }
     }
@@ -182,8 +186,14 @@ impl Output {
         if self.link.is_err() {
             return Err(NotSent::Disconnected);
         }
+        let is_forked_child = Process::current() != self.process;
+        if is_forked_child {
+            // A copy of what the session's process has gathered, and will send itself.
+            self.bytes.clear();
+        }
         modification.encode(&mut self.bytes, max_payload).map_err(|_| NotSent::TooLarge)?;
-        if now || self.bytes.len() >= GATHER {
+        // A child gives no answer with which it could leave.
+        if now || is_forked_child || self.bytes.len() >= GATHER {
             self.flush().map_err(|_| NotSent::Disconnected)?;
             if let Changes::Gathered(since) = &mut self.changes {
                 *since = Instant::now();

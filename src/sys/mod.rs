@@ -3,6 +3,7 @@
 
 pub mod epoll;
 pub mod event;
+pub mod fork;
 pub mod pages;
 pub mod resolve;
 pub mod signal;

@@ -3,6 +3,7 @@
 
 use super::{Filter, Mta, SERVE, on_both};
 use crate::support::{Library, PATIENCE, free_port, temp_dir, wait_until};
+use milter::protocol::Kind;
 use std::fs;
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -144,6 +145,48 @@ fn a_passed_socket_stays_as_it_was() {
         let _mta = TcpStream::connect(address).unwrap();
         listener.accept().unwrap();
     });
+}
+
+/// A callback may fork, and its child may send something. Nothing goes out twice, and nothing is lost.
+#[test]
+fn a_forked_child_sends_only_what_is_its_own() {
+    on_both(|library| {
+        let filter = Filter::serve(library);
+        let mut mta = Mta::order(&filter, "fork-in-eom");
+        mta.begin_message();
+        mta.command(Kind::EndOfMessage, b"");
+        let mut frames = Vec::new();
+        while frames.last().is_none_or(|(kind, _)| *kind != 'c') {
+            frames.push(mta.hear().unwrap());
+        }
+        frames.sort_unstable();
+        let piece = |text: &[u8]| ('b', text.to_vec());
+        let wanted = [piece(b"before"), piece(b"behind"), piece(b"child"), ('c', vec![]), ('p', vec![])];
+        assert_eq!(frames, wanted, "{library:?}");
+        mta.quit();
+    });
+}
+
+/// Daemons close all descriptors that they do not know. What has the number by then is left alone.
+#[test]
+fn a_listener_that_the_program_has_closed_is_missed() {
+    for daemonise in [false, true] {
+        for reuse in [false, true] {
+            let mut steps = vec!["register", SERVE[1], "open=0"];
+            steps.extend(daemonise.then_some("daemonise"));
+            steps.push("close-from=3");
+            steps.extend(reuse.then_some("open-something"));
+            steps.extend(["main", "is-open=3"]);
+            let mut filter = Filter::start(Library::Ours, &steps);
+            let output = filter.end();
+            let last = [String::from("main -1"), format!("is-open {}", u8::from(reuse))];
+            assert!(output.ends_with(&last), "{output:#?}");
+            assert_eq!(filter.count("something 3"), usize::from(reuse));
+            let line =
+                "3 steered: smfi_main: cannot start: the descriptor of the listening socket was closed";
+            assert_eq!(filter.log(), [line]);
+        }
+    }
 }
 
 /// No system does anything about it on unix sockets, but some day one may.
