@@ -191,6 +191,23 @@ static void print_sockets(void)
     }
 }
 
+/* Closes the library's pollers, as a program does by a mistake with numbers. With an opened file the numbers lead to
+ * something else then. */
+static void break_pollers(bool reuse)
+{
+    for (int fd = 3; fd < 64; fd++) {
+        char link[40], file[40] = "";
+        snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+        if (readlink(link, file, sizeof file - 1) > 0 && strcmp(file, "anon_inode:[eventpoll]") == 0) {
+            say("broken %d", fd);
+            if (reuse)
+                dup2(STDOUT_FILENO, fd);
+            else
+                close(fd);
+        }
+    }
+}
+
 /* A thread that stops the filter. */
 static void *stop_from_thread(void *unused)
 {
@@ -254,6 +271,10 @@ static sfsistat obey(SMFICTX *ctx, struct session *session, char *order)
         run_child("for fd in /proc/$$/fd/*; do echo inherited $(readlink $fd); done");
     } else if (strcmp(order, "sockets") == 0) {
         print_sockets();
+    } else if (strcmp(order, "close-pollers") == 0) {
+        break_pollers(false);
+    } else if (strcmp(order, "replace-pollers") == 0) {
+        break_pollers(true);
     } else if (strcmp(order, "threads-short") == 0) {
         threads_are_short = true;
     } else if (strcmp(order, "threads-back") == 0) {

@@ -148,8 +148,12 @@ impl<F: Filter> Job for Worker<F> {
             Ok(()) if found.is_empty() => Waited::Nothing,
             Ok(()) => Waited::Found,
             Err(error) => {
-                self.0.complain("waiting", format_args!("cannot wait for silent sessions: {error}"));
-                std::thread::sleep(RETRY_DELAY);
+                // If nobody receives it, the server is stopping, perhaps because of this. Sessions that are to end are
+                // found all the same.
+                let _ = self.0.events.send(Event::PollerBroken(error));
+                if found.is_empty() {
+                    std::thread::sleep(RETRY_DELAY);
+                }
                 Waited::Found
             }
         }

@@ -11,6 +11,8 @@ pub enum Event {
     Abort,
     /// The listening socket is of no use any more.
     ListenerBroken(io::Error),
+    /// Nobody hears of silent sessions any more.
+    PollerBroken(io::Error),
     /// The last session has ended after a stop.
     Drained,
     /// A session was parked that may expire before the next sweep.
@@ -26,6 +28,8 @@ pub enum Failure {
     Start(io::Error),
     /// The listening socket broke.
     Listener(io::Error),
+    /// The set of silent sessions broke.
+    Poller(io::Error),
 }
 
 impl std::fmt::Display for Failure {
@@ -33,6 +37,7 @@ impl std::fmt::Display for Failure {
         match self {
             Self::Start(error) => write!(f, "cannot start: {error}"),
             Self::Listener(error) => write!(f, "the listening socket broke: {error}"),
+            Self::Poller(error) => write!(f, "the epoll set broke: {error}"),
         }
     }
 }
@@ -40,7 +45,7 @@ impl std::fmt::Display for Failure {
 impl std::error::Error for Failure {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Start(error) | Self::Listener(error) => Some(error),
+            Self::Start(error) | Self::Listener(error) | Self::Poller(error) => Some(error),
         }
     }
 }

@@ -34,7 +34,7 @@ const WIND_UP: Duration = Duration::from_millis(100);
 /// logged.
 ///
 /// # Errors
-/// The server could not be started, or the listening socket broke.
+/// The server could not be started, or a descriptor of its own broke.
 pub fn serve<F: Filter>(filter: F, mut listener: Listener, settings: &Settings) -> Result<(), Failure> {
     let name = filter.name().to_owned();
     // Before anything else takes a descriptor: it might get the listener's number.

@@ -15,9 +15,9 @@ use std::time::{Duration, Instant};
 /// How long a thread that is not needed waits before it ends.
 pub const THREAD_IDLE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long the only thread that waits does so, when nothing has come for a while: without end, so that a process at rest
-/// uses no processor. (poll(2) can't wait for longer.)
-const WITHOUT_END: Duration = Duration::from_secs(24 * 86_400);
+/// How long the only thread that waits does so when nothing has come for a while: so that a process at rest uses no
+/// processor worth speaking of.
+const LONG_WAIT: Duration = Duration::from_secs(60);
 
 /// How often the monitor looks. With 1 ms a session waits for at most 2 ms behind the callback of another one, and the
 /// monitor costs half a percent of a processor while short work is done.
@@ -248,7 +248,7 @@ impl<J: Job> Pool<J> {
                 state.ready.append(&mut found);
                 time = match waited {
                     Waited::Found => THREAD_IDLE_TIMEOUT,
-                    Waited::Nothing if state.waiting == 0 => WITHOUT_END,
+                    Waited::Nothing if state.waiting == 0 => LONG_WAIT,
                     Waited::Nothing | Waited::Over => return,
                 };
             } else {

@@ -33,7 +33,7 @@ impl<'a, F: Filter> Supervisor<'a, F> {
     /// Waits for the reason to stop, and ends sessions whose MTA has been silent for too long.
     ///
     /// # Errors
-    /// The reason is that the listening socket broke.
+    /// The reason is that the listening socket or the poller broke.
     pub fn supervise(&mut self) -> Result<(), Failure> {
         loop {
             let next_sweep = self.engine.expire_silent();
@@ -43,6 +43,10 @@ impl<'a, F: Filter> Supervisor<'a, F> {
                 Some(Event::ListenerBroken(error)) => {
                     self.engine.stop();
                     return Err(Failure::Listener(error));
+                }
+                Some(Event::PollerBroken(error)) => {
+                    self.engine.stop();
+                    return Err(Failure::Poller(error));
                 }
                 Some(_) | None => {}
             }

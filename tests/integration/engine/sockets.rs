@@ -189,6 +189,49 @@ fn a_listener_that_the_program_has_closed_is_missed() {
     }
 }
 
+/// A program that closes descriptors by mistake may hit the library's epoll set. Then nobody hears of silent sessions any
+/// more: the filter ends, as it would without its listener, and burns no processor time on the way.
+#[test]
+fn a_broken_poller_ends_the_filter() {
+    // Side by side, because each waits for a message that does not end.
+    std::thread::scope(|scope| {
+        for opens_early in [false, true] {
+            scope.spawn(move || {
+                check_broken_poller(opens_early, "close-pollers", "Bad file descriptor (os error 9)");
+            });
+            scope.spawn(move || {
+                check_broken_poller(opens_early, "replace-pollers", "Invalid argument (os error 22)");
+            });
+        }
+    });
+}
+
+#[track_caller]
+fn check_broken_poller(opens_early: bool, order: &str, error: &str) {
+    let mut steps = vec!["register", SERVE[1]];
+    steps.extend(opens_early.then_some("open=0"));
+    steps.push("main");
+    let mut filter = Filter::start(Library::Ours, &steps);
+    let mut idle: Vec<Mta> = (0..3).map(|_| Mta::order(&filter, "idle")).collect();
+    let mut message = Mta::order(&filter, "message");
+    message.begin_message();
+    filter.wait_until("all are parked", || filter.threads() <= 6);
+    let before = filter.cpu_ticks();
+    let mut breaking = Mta::order(&filter, order);
+    assert!(idle.iter_mut().all(Mta::has_ended) && breaking.has_ended());
+    // It would have to speak in the poller's hearing, so it is cut off after the time for messages.
+    assert!(message.has_ended());
+    let used = filter.cpu_ticks() - before;
+    assert!(used < 100, "{used} of about 500 ticks used");
+    let output = filter.end();
+    assert_eq!(output.last().unwrap(), "main -1", "{order}: {output:#?}");
+    assert_eq!((filter.count("close"), filter.count("abort")), (5, 1), "{order}: {output:#?}");
+    // A session that could not be parked may have been logged before.
+    let log = filter.log();
+    let last = log.last().unwrap();
+    assert!(last.starts_with("3 steered: smfi_main: ") && last.ends_with(error), "{log:?}");
+}
+
 /// No system does anything about it on unix sockets, but some day one may.
 #[test]
 fn connections_are_kept_alive() {
