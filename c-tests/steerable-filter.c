@@ -271,6 +271,14 @@ static sfsistat obey(SMFICTX *ctx, struct session *session, char *order)
         run_child("for fd in /proc/$$/fd/*; do echo inherited $(readlink $fd); done");
     } else if (strcmp(order, "sockets") == 0) {
         print_sockets();
+    } else if (strcmp(order, "fork-and-stay") == 0) {
+        pid_t child = fork();
+        if (child == 0) {
+            alarm(120);
+            for (;;)
+                pause();
+        }
+        say("child %d", child);
     } else if (strcmp(order, "close-pollers") == 0) {
         break_pollers(false);
     } else if (strcmp(order, "replace-pollers") == 0) {

@@ -1,5 +1,6 @@
 //! Stream sockets: connected ones and listening ones. Nothing here blocks but [`Socket::receive`].
 
+use super::fork::{Moment, Process};
 use super::{check, opened, set_option};
 use std::io;
 use std::mem::{ManuallyDrop, MaybeUninit, offset_of, zeroed};
@@ -7,9 +8,16 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
-/// A connection to an MTA.
+/// A connection to an MTA. On drop it ends, whoever else has a descriptor of it: a child that a callback has forked may
+/// live longer. But in such a child the drop closes the descriptor only.
 #[derive(Debug)]
-pub struct Socket(OwnedFd);
+pub struct Socket {
+    fd: OwnedFd,
+    /// The process whose connection it is.
+    process: Process,
+    /// When it was accepted.
+    accepted: Moment,
+}
 
 impl Socket {
     /// Lets [`Self::receive`] wait for at most `time`.
@@ -17,7 +25,7 @@ impl Socket {
     /// # Errors
     /// As setsockopt(2).
     pub fn set_receive_timeout(&self, time: Duration) -> io::Result<()> {
-        set_receive_timeout(self.0.as_raw_fd(), time)
+        set_receive_timeout(self.fd.as_raw_fd(), time)
     }
 
     /// Receives what has arrived, or waits for it: the number of bytes, 0 at the peer's end.
@@ -50,7 +58,7 @@ impl Socket {
         check_call(unsafe {
             libc::syscall(
                 libc::SYS_sendto,
-                self.0.as_raw_fd(),
+                self.fd.as_raw_fd(),
                 bytes.as_ptr(),
                 bytes.len(),
                 flags,
@@ -65,7 +73,7 @@ impl Socket {
         check_call(unsafe {
             libc::syscall(
                 libc::SYS_recvfrom,
-                self.0.as_raw_fd(),
+                self.fd.as_raw_fd(),
                 buffer.as_mut_ptr(),
                 buffer.len(),
                 flags,
@@ -78,13 +86,23 @@ impl Socket {
 
 impl AsFd for Socket {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.fd.as_fd()
     }
 }
 
 impl From<OwnedFd> for Socket {
     fn from(fd: OwnedFd) -> Self {
-        Self(fd)
+        Self { fd, process: Process::current(), accepted: Moment::now() }
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        if self.process == Process::current() && self.accepted.is_before_a_fork() {
+            // Closing it is not enough. What was sent still arrives.
+            // SAFETY: shutdown takes numbers only. It fails when the peer is gone, and then nobody waits for it.
+            unsafe { libc::shutdown(self.fd.as_raw_fd(), libc::SHUT_RDWR) };
+        }
     }
 }
 
@@ -232,7 +250,7 @@ impl Listening {
         if self.settings.no_delay {
             let _ = set_option(socket.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_NODELAY, &1);
         }
-        Ok(Socket(socket))
+        Ok(Socket::from(socket))
     }
 }
 
@@ -319,4 +337,44 @@ fn get_option(fd: RawFd, name: libc::c_int) -> io::Result<libc::c_int> {
         libc::getsockopt(fd, libc::SOL_SOCKET, name, std::ptr::from_mut(&mut value).cast(), &raw mut size)
     })?;
     Ok(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{ErrorKind, Read};
+    use std::os::unix::net::UnixStream;
+
+    /// Forks a child that does this and ends.
+    fn in_child(body: impl FnOnce()) {
+        crate::sys::fork::watch();
+        // SAFETY: the child makes system calls only, no matter what other threads did at the moment of the fork.
+        match unsafe { libc::fork() } {
+            0 => {
+                body();
+                // SAFETY: it takes a number only.
+                unsafe { libc::_exit(0) };
+            }
+            child => {
+                // SAFETY: NULL means that the status is not wanted.
+                assert_eq!(unsafe { libc::waitpid(child, std::ptr::null_mut(), 0) }, child);
+            }
+        }
+    }
+
+    #[test]
+    fn a_connection_ends_with_its_process_and_not_with_a_child() {
+        let (mut peer, ours) = UnixStream::pair().unwrap();
+        peer.set_nonblocking(true).unwrap();
+        let held_by_a_child = ours.try_clone().unwrap();
+        let mut socket = Some(Socket::from(OwnedFd::from(ours)));
+        in_child(|| drop(socket.take()));
+        let buffer = &mut [0; 10];
+        assert_eq!(peer.read(buffer).unwrap_err().kind(), ErrorKind::WouldBlock, "still connected");
+        assert_eq!(socket.as_ref().unwrap().try_send(b"last").unwrap(), 4);
+        drop(socket);
+        assert_eq!(peer.read(buffer).unwrap(), 4, "what was sent still arrives");
+        assert_eq!(peer.read(buffer).unwrap(), 0, "the end, although there is another descriptor");
+        drop(held_by_a_child);
+    }
 }

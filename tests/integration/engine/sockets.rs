@@ -232,6 +232,39 @@ fn check_broken_poller(opens_early: bool, order: &str, error: &str) {
     assert!(last.starts_with("3 steered: smfi_main: ") && last.ends_with(error), "{log:?}");
 }
 
+/// Only for ours: with the reference the MTA waits for the child.
+#[test]
+fn a_connection_ends_although_a_forked_child_has_it_too() {
+    let mut filter = Filter::start(Library::Ours, &SERVE);
+    let quitting = Mta::order(&filter, "quits");
+    let mut faulty = Mta::order(&filter, "makes an error");
+    let mut forking = Mta::order(&filter, "fork-and-stay");
+    let _child = Child::of(&filter);
+    quitting.quit();
+    faulty.send(b"\0\0\0\x01Z");
+    assert!(faulty.has_ended());
+    // What the filter has sent arrives before the end.
+    forking.begin_message();
+    filter.daemon.signal(libc::SIGTERM);
+    assert_eq!(forking.end_message(b"text\r\n"), 'c');
+    assert!(forking.has_ended());
+    assert_eq!(filter.end().last().unwrap(), "main 0");
+}
+
+#[test]
+fn the_same_over_tcp() {
+    let port = free_port("127.0.0.1");
+    let conn = format!("conn=inet:{port}@127.0.0.1");
+    let filter = Filter::start(Library::Ours, &["register", &conn, "main"]);
+    wait_until("the filter listens", || TcpStream::connect(("127.0.0.1", port)).is_ok());
+    let mut mta = Mta(TcpStream::connect(("127.0.0.1", port)).unwrap());
+    mta.0.set_read_timeout(Some(PATIENCE)).unwrap();
+    mta.negotiate();
+    assert_eq!(mta.helo("fork-and-stay"), 'c');
+    let _child = Child::of(&filter);
+    mta.quit();
+}
+
 /// No system does anything about it on unix sockets, but some day one may.
 #[test]
 fn connections_are_kept_alive() {
