@@ -185,11 +185,7 @@ impl Listening {
         }
         // SAFETY: listen takes numbers only.
         check(unsafe { libc::listen(fd, backlog) })?;
-        Ok(Self {
-            file: FileId::of(fd)?,
-            fd: ManuallyDrop::new(socket),
-            settings: Settings { keep_alive: family == libc::AF_UNIX, no_delay: false },
-        })
+        Ok(Self { file: FileId::of(fd)?, fd: ManuallyDrop::new(socket), settings: Settings::default() })
     }
 
     /// Takes over a descriptor that this process inherited, and listens on it. [`Self::accept`] may wait.
@@ -205,8 +201,12 @@ impl Listening {
         check(unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) })?;
         // SAFETY: the descriptor is open, and whoever configures `fd:` hands it over to the library.
         let socket = unsafe { OwnedFd::from_raw_fd(fd) };
-        let no_delay = matches!(domain, libc::AF_INET | libc::AF_INET6);
-        Ok(Self { fd: ManuallyDrop::new(socket), file, settings: Settings { keep_alive: true, no_delay } })
+        let settings = Settings {
+            // Both ends of a unix socket are on this system, so it does nothing there.
+            keep_alive: domain != libc::AF_UNIX,
+            no_delay: matches!(domain, libc::AF_INET | libc::AF_INET6),
+        };
+        Ok(Self { fd: ManuallyDrop::new(socket), file, settings })
     }
 
     /// Whether the descriptor still is the socket.

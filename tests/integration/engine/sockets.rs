@@ -265,15 +265,34 @@ fn the_same_over_tcp() {
     mta.quit();
 }
 
-/// No system does anything about it on unix sockets, but some day one may.
+/// Setting it would cost a system call for each connection, and do nothing.
 #[test]
-fn connections_are_kept_alive() {
-    on_both(|library| {
+fn connections_over_unix_sockets_are_not_kept_alive() {
+    for (library, keep_alive) in [(Library::Reference, 1), (Library::Ours, 0)] {
         for steps in [&["register", SERVE[1], "main"][..], &["register", SERVE[1], "open=0", "main"]] {
             let filter = Filter::start(library, steps);
             let _mta = Mta::order(&filter, "sockets");
-            filter.wait_for("connection keep-alive 1");
+            filter.wait_for(&format!("connection keep-alive {keep_alive}"));
         }
+    }
+}
+
+#[test]
+fn connections_over_tcp_are_kept_alive() {
+    on_both(|library| {
+        let port = free_port("127.0.0.1");
+        let conn = format!("conn=inet:{port}@127.0.0.1");
+        let filter = Filter::start(library, &["register", &conn, "main"]);
+        let mut stream = None;
+        wait_until("the filter listens", || {
+            stream = TcpStream::connect(("127.0.0.1", port)).ok();
+            stream.is_some()
+        });
+        let mut mta = Mta(stream.unwrap());
+        mta.0.set_read_timeout(Some(PATIENCE)).unwrap();
+        mta.negotiate();
+        assert_eq!(mta.helo("sockets"), 'c');
+        filter.wait_for("connection keep-alive 1");
     });
 }
 
