@@ -5,17 +5,21 @@ BENCH_PACKAGES = libmilter1.0.1 linux-perf valgrind golang-go golang-github-emer
 MULTIARCH = $(shell $(CC) -print-multiarch)
 REFERENCE = $(firstword $(wildcard /usr/lib/$(MULTIARCH)/libmilter.so.1.0.1 /lib/$(MULTIARCH)/libmilter.so.1.0.1))
 
-# What a run is limited to: `make bench-quick ONLY=busy-64,busy-1000 SECONDS=2 SUBJECTS=ours,bare-epoll`. SECONDS is
-# how long each subject is measured. `ONLY='busy-*'` takes all that begin so. A limited run prints tables and targets,
+# A run can be limited, to iterate over one scenario:
+#   make bench-quick ONLY=busy-64 SECONDS=2                  us, Debian, and the best bare server
+#   make bench-quick ONLY='busy-*,neighbours' SUBJECTS=ours,bare-epoll
+#   make bench ONLY=S3 SECONDS=1                             the peers, too
+# ONLY lists scenarios (`*` at the end: all that begin so; a wrong name gets the list of them), SECONDS is how long each
+# subject is measured in each, SUBJECTS who is, besides Debian's libmilter. Such a run prints tables and targets,
 # and leaves docs/performance.md alone.
 SELECTION = $(if $(ONLY),'only=$(ONLY)') $(if $(SECONDS),seconds=$(SECONDS)) $(if $(SUBJECTS),subjects=$(SUBJECTS))
 
 .PHONY: bench bench-quick bench-deps bench-programs bench-peers
 
-bench: bench-programs bench-peers  ## everything measured, into docs/performance.md: about ten minutes
+bench: bench-programs bench-peers  ## everything measured, into docs/performance.md: about twelve minutes
 	$(CARGO) bench $(CARGOFLAGS) --quiet --target-dir $(TARGET) --bench milter -- full $(SELECTION)
 
-bench-quick: bench-programs  ## a line of ratios for each scenario, in less than a minute
+bench-quick: bench-programs  ## the targets only, in about two minutes; ONLY=busy-64 SECONDS=2 limits both
 	$(CARGO) bench $(CARGOFLAGS) --quiet --target-dir $(TARGET) --bench milter -- quick $(SELECTION)
 
 # go-milter comes as a Debian source package.

@@ -182,6 +182,8 @@ pub struct Bar {
 pub fn bars(title: &str, legend: &[(String, &'static str)], groups: &[(String, Vec<Bar>)]) -> String {
     const THICK: f64 = 13.0;
     const GAP: f64 = 12.0;
+    /// Room for the labels.
+    const LEFT: f64 = 130.0;
     let group_height = legend.len() as f64 * THICK + GAP;
     let height = TOP + groups.len() as f64 * group_height + 8.0;
     let mut svg = open(title, height, legend);

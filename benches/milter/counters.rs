@@ -109,13 +109,15 @@ fn count(text: &str, event: &str) -> f64 {
     }
 }
 
-/// Counts while `load` sends messages to the server, and divides by their number, which `load` returns.
+/// Counts while `load` sends messages to the server, and divides by their number, which `load` returns. It is sent
+/// twice: what the first time costs (threads that are needed again, say) is no message's own cost.
 pub fn count_while(
     workshop: &Workshop,
     server: &Server,
-    load: impl FnOnce() -> io::Result<f64>,
+    mut load: impl FnMut() -> io::Result<f64>,
 ) -> io::Result<Counts> {
     let mut perf = Perf::attach(server, workshop.scratch())?;
+    load()?;
     perf.tell("enable\n")?;
     let messages = load()?;
     server.settle();

@@ -1,5 +1,6 @@
 //! Many silent connections: what silence costs, and what one connection that talks notices of it.
 
+use std::ffi::OsString;
 use std::io;
 use std::thread;
 use std::time::Duration;
@@ -43,10 +44,13 @@ pub fn silence(server: &Server, count: usize) -> io::Result<Silence> {
     thread::sleep(SETTLE);
     let after = server.footprint();
     let threads = server.threads();
-    let (cpu, wakeups) = (server.cpu_time(), server.wakeups());
+    // Threads that were needed to connect may take their time to end.
+    thread::sleep(SETTLE);
+    let (cpu, slept) = (server.cpu_time(), server.sleeps());
     thread::sleep(REST);
     let cpu = (server.cpu_time() - cpu).as_secs_f64() / REST.as_secs_f64();
-    let wakeups = server.wakeups().saturating_sub(wakeups) as f64 / REST.as_secs_f64();
+    let more = |(thread, sleeps): (OsString, u64)| sleeps - slept.get(&thread).copied().unwrap_or_default();
+    let wakeups = server.sleeps().into_iter().map(more).sum::<u64>() as f64 / REST.as_secs_f64();
     let mut live = Link::open(server.address(), &script)?;
     let mut typical = |messages: usize, pause: Duration| {
         let mut waited = Vec::new();

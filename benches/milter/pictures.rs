@@ -136,8 +136,10 @@ fn neighbours(figures: &Figures) -> String {
                     rounds.typical(subject, |round| p99(&round.without)),
                     rounds.typical(subject, |round| p99(&round.with)),
                 ];
-                // 5 ms, which no command should take, are the usual full width.
-                figures.map(|ms| bar(ms.map(|ms| ms / 5.0), ms.map(|ms| format!("{} ms", short(ms))))).into()
+                // 5 ms, which no command should take, are the usual full width; what is far beyond is cut off.
+                figures
+                    .map(|ms| bar(ms.map(|ms| (ms / 5.0).min(3.0)), ms.map(|ms| format!("{} ms", short(ms)))))
+                    .into()
             };
             rounds.subjects().map(move |subject| (subject.name().to_owned(), bars(subject)))
         })

@@ -14,6 +14,12 @@ use crate::scenario::{self, Scenario};
 use crate::selection::Selection;
 use crate::subject::{Server, Subject, Wants, Workshop};
 
+/// How many connections are busy.
+const LEVELS: [usize; 7] = [1, 2, 4, 8, 64, 256, 1000];
+
+/// How many are idle.
+const IDLE: [usize; 2] = [1000, 10_000];
+
 /// Of so many connections some have slow callbacks.
 const BESIDE: usize = 64;
 const SLOW: usize = 8;
@@ -31,8 +37,6 @@ pub struct Plan {
     single: Effort,
     /// For many.
     busy: Effort,
-    levels: &'static [usize],
-    silent: &'static [usize],
 }
 
 impl Plan {
@@ -42,8 +46,6 @@ impl Plan {
             everybody: true,
             single: Effort { rounds: 15, slice: Duration::from_millis(150) },
             busy: Effort { rounds: 7, slice: Duration::from_millis(300) },
-            levels: &[1, 2, 4, 8, 16, 64, 256, 1000],
-            silent: &[100, 1000, 10_000],
         }
     }
 
@@ -53,17 +55,14 @@ impl Plan {
             everybody: false,
             single: Effort { rounds: 5, slice: Duration::from_millis(120) },
             busy: Effort { rounds: 5, slice: Duration::from_millis(200) },
-            levels: &[1, 2, 4, 8, 64, 256, 1000],
-            silent: &[1000, 10_000],
         }
     }
 
     /// The names of all scenarios.
     pub fn scenarios() -> Vec<String> {
-        let plan = Self::full();
         let single = scenario::ALL.iter().chain(&scenario::BATCH).map(|scenario| scenario.id.to_owned());
-        let busy = plan.levels.iter().map(|&connections| busy_id(connections));
-        let idle = plan.silent.iter().map(|&connections| idle_id(connections));
+        let busy = LEVELS.iter().map(|&connections| busy_id(connections));
+        let idle = IDLE.iter().map(|&connections| idle_id(connections));
         let others = ["instructions", "page-start", "neighbours", "at-once"].map(str::to_owned);
         single.chain(others).chain(busy).chain(idle).collect()
     }
@@ -144,7 +143,7 @@ impl Run<'_> {
     }
 
     fn levels(&self) -> Vec<Level> {
-        let wanted = self.plan.levels.iter().filter(|&&count| self.selection.wants(&busy_id(count)));
+        let wanted = LEVELS.iter().filter(|&&count| self.selection.wants(&busy_id(count)));
         wanted.map(|&connections| self.level(connections)).collect()
     }
 
@@ -161,7 +160,11 @@ impl Run<'_> {
         let open = |server: &Server| Connections::open(server.address(), connections, 0, Duration::ZERO);
         let mut crowds: Vec<Connections> =
             servers.iter().map(|server| open(server).expect("connections")).collect();
-        let Effort { rounds, slice } = self.plan.busy;
+        let Effort { mut rounds, mut slice } = self.plan.busy;
+        if connections < 8 {
+            // Where the kernel puts a few threads changes from moment to moment: look more often.
+            (rounds, slice) = (3 * rounds, slice / 3);
+        }
         let mut talk = |which: usize, length| {
             let busy = crowds[which].talk(&servers[which], Talking::All, length);
             busy.unwrap_or_else(|error| panic!("{:?}: {error}", subjects[which]))
@@ -172,7 +175,6 @@ impl Run<'_> {
             talk(which, slice)
         });
         let counts = PerSubject::of(&subjects, |which| {
-            talk(which, slice / 4);
             let load = || Ok(talk(which, slice).messages);
             counters::count_while(self.workshop, &servers[which], load).expect("perf and its tracepoints")
         });
@@ -212,7 +214,7 @@ impl Run<'_> {
     }
 
     fn rests(&self) -> Vec<Rest> {
-        let wanted = self.plan.silent.iter().filter(|&&count| self.selection.wants(&idle_id(count)));
+        let wanted = IDLE.iter().filter(|&&count| self.selection.wants(&idle_id(count)));
         wanted.map(|&connections| self.rest(connections)).collect()
     }
 

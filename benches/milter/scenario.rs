@@ -88,7 +88,7 @@ pub static ALL: [Scenario; 9] = [
         title: "each command after 3 ms of silence",
         messages: 3,
         silence: Some(Duration::from_millis(3)),
-        counted: 9,
+        counted: 30,
         ..S1
     },
     Scenario {

@@ -2,6 +2,8 @@
 //! one (CPU time, memory, threads). It neither sends a command nor judges a figure.
 
 use std::cell::Cell;
+use std::collections::HashMap;
+use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::net::TcpListener;
@@ -230,11 +232,16 @@ impl Server {
         field(&self.proc("status"), "Threads")
     }
 
-    /// How often its threads have gone to sleep so far. Those that have ended meanwhile no longer count.
-    pub fn wakeups(&self) -> u64 {
+    /// How often each of its threads has gone to sleep so far.
+    pub fn sleeps(&self) -> HashMap<OsString, u64> {
         let threads = fs::read_dir(format!("/proc/{}/task", self.pid())).expect("a running server");
-        let status = |thread: io::Result<fs::DirEntry>| fs::read_to_string(thread?.path().join("status"));
-        threads.filter_map(|thread| Some(field(&status(thread).ok()?, "voluntary_ctxt_switches"))).sum()
+        let sleeps = |thread: io::Result<fs::DirEntry>| {
+            let thread = thread.ok()?;
+            // A thread may end while we look.
+            let status = fs::read_to_string(thread.path().join("status")).ok()?;
+            Some((thread.file_name(), field(&status, "voluntary_ctxt_switches")))
+        };
+        threads.filter_map(sleeps).collect()
     }
 
     /// What it costs the machine, in bytes: resident memory, page tables, and 16 KiB of kernel stack for a thread.

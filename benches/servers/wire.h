@@ -22,11 +22,11 @@
 #define BUFFER (4 + 1 + 65535)
 
 /*
- * Where a receive buffer begins in its first page. A whole largest frame in one write reaches a unix socket in two
- * parts, and the kernel holds most of the second at the start of a page; it belongs 5 bytes behind the start of a
- * page of a buffer that begins with a page. On some processors (AMD's Zen 4) `rep movsb` takes four times as long
- * when the target lies 1 to 15 bytes further in its page than the source, and the whole frame 2.5 times as long.
- * The yardstick must not depend on where malloc puts it.
+ * Where a receive buffer begins in its first page. A unix socket takes a whole largest frame in one write as two
+ * parts, and holds most of the second from the start of a page on. Its place in the frame is 5 bytes behind a multiple
+ * of 4096. On some processors (AMD's Zen 4), `rep movsb` takes 15 times as long when the target lies 1 to 15 bytes
+ * further in its page than the source, which makes receiving the frame 2.5 times as expensive: that would be so with a
+ * buffer that begins with a page. The yardstick must not depend on where malloc puts it.
  */
 #define PLACE 256
 
