@@ -16,7 +16,7 @@ SELECTION = $(if $(ONLY),'only=$(ONLY)') $(if $(SECONDS),seconds=$(SECONDS)) $(i
 
 .PHONY: bench bench-quick bench-deps bench-programs bench-peers
 
-bench: bench-programs bench-peers  ## everything measured, into docs/performance.md: about twelve minutes
+bench: bench-programs bench-peers  ## everything measured, into docs/performance.md: about a quarter of an hour
 	$(CARGO) bench $(CARGOFLAGS) --quiet --target-dir $(TARGET) --bench milter -- full $(SELECTION)
 
 bench-quick: bench-programs  ## the targets only, in about two minutes; ONLY=busy-64 SECONDS=2 limits both

@@ -9,22 +9,16 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use crate::stats::median;
 use crate::subject::{Server, Workshop};
 
-/// How often something happened, in all threads of a process.
+/// How often something happens for a message, in all threads of a process.
 #[derive(Clone, Copy)]
 pub struct Counts {
     /// System calls begun.
     pub calls: f64,
     /// Times that a thread was taken off its CPU, of its own accord or not.
     pub switches: f64,
-}
-
-impl Counts {
-    /// For one of so many messages.
-    fn per_message(self, messages: f64) -> Self {
-        Self { calls: self.calls / messages, switches: self.switches / messages }
-    }
 }
 
 /// perf, attached to a process and told over two FIFOs when to count.
@@ -109,20 +103,26 @@ fn count(text: &str, event: &str) -> f64 {
     }
 }
 
-/// Counts while `load` sends messages to the server, and divides by their number, which `load` returns. It is sent
-/// twice: what the first time costs (threads that are needed again, say) is no message's own cost.
+/// Counts while `load` sends messages to the server, and divides by their number, which `load` returns: the median of
+/// three. Before them it is sent once uncounted: what only the first time costs (threads that are needed again, say)
+/// is no message's own cost.
 pub fn count_while(
     workshop: &Workshop,
     server: &Server,
     mut load: impl FnMut() -> io::Result<f64>,
 ) -> io::Result<Counts> {
-    let mut perf = Perf::attach(server, workshop.scratch())?;
     load()?;
-    perf.tell("enable\n")?;
-    let messages = load()?;
-    server.settle();
-    perf.tell("disable\n")?;
-    let text = perf.finish()?;
-    let counts = Counts { calls: count(&text, "sys_enter"), switches: count(&text, "context-switches") };
-    Ok(counts.per_message(messages))
+    let (mut calls, mut switches) = (Vec::new(), Vec::new());
+    for _ in 0..3 {
+        let mut perf = Perf::attach(server, workshop.scratch())?;
+        perf.tell("enable\n")?;
+        let messages = load()?;
+        server.settle();
+        perf.tell("disable\n")?;
+        let text = perf.finish()?;
+        calls.push(count(&text, "sys_enter") / messages);
+        switches.push(count(&text, "context-switches") / messages);
+    }
+    let middle = |counts| median(counts).expect("three counts");
+    Ok(Counts { calls: middle(calls), switches: middle(switches) })
 }

@@ -175,7 +175,7 @@ impl Run<'_> {
             talk(which, slice)
         });
         let counts = PerSubject::of(&subjects, |which| {
-            let load = || Ok(talk(which, slice).messages);
+            let load = || Ok(talk(which, slice / 2).messages);
             counters::count_while(self.workshop, &servers[which], load).expect("perf and its tracepoints")
         });
         Level { connections, rounds, counts }
