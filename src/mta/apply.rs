@@ -1,4 +1,4 @@
-//! Applies what a filter wants changed, as Postfix 3.7 or Sendmail 8.17 does it.
+//! Applies what a filter wants changed, as Postfix or Sendmail 8.17 does it, and tells what had to be repaired.
 //!
 //! Both count fields in a list that starts with the `Received:` field of their own, which no filter sees: a
 //! field inserted at 0 stands above it, at 1 below. Sendmail's list has an entry for every `H` line of its
@@ -6,9 +6,11 @@
 //! field of a name" leaves the own field out.
 
 use super::change::Change;
-use super::envelope::{Envelope, Mailbox, arguments, bare};
+use super::envelope::{Envelope, Mailbox};
+use super::given;
 use super::habits::Like;
 use super::message::{Header, LineEnd, Message, with_line_end};
+use super::warning::{Warning, quoted};
 
 /// A message on its way through the MTA.
 #[derive(Debug, Clone)]
@@ -35,6 +37,9 @@ enum Field {
 /// Resent-Message-Id, Message-Id. They are there whether or not the message has such fields itself.
 const SENDMAIL_PHANTOMS: usize = 7;
 
+/// The longest line that RFC 5322 allows, without its end.
+const MAX_LINE: usize = 998;
+
 /// What shapes the way a change is carried out.
 #[derive(Debug, Clone, Copy)]
 pub struct Manner {
@@ -57,47 +62,42 @@ impl Mail {
         Self { envelope, line_end: message.line_end, fields, body }
     }
 
-    /// Carries out one change.
-    pub fn apply(&mut self, change: &Change, manner: Manner) {
+    /// Carries out one change, and tells what the MTA repairs or leaves out.
+    pub fn apply(&mut self, change: &Change, manner: Manner) -> Vec<Warning> {
+        let mut warnings = Vec::new();
         match change {
-            Change::AddHeader { name, value } => self.add_header(name, value, manner),
+            Change::AddHeader { name, value } => {
+                if self.takes_field(name, value, manner, &mut warnings) {
+                    self.add_header(name, value, manner);
+                }
+            }
             Change::InsertHeader { index, name, value } => {
-                let at = usize::try_from(*index).map_or(self.fields.len(), |at| at.min(self.fields.len()));
-                let header = self.header(name, value, manner);
-                self.fields.insert(at, header);
+                if self.takes_field(name, value, manner, &mut warnings) {
+                    let header = self.header(name, value, manner);
+                    self.fields.insert(self.place(*index, manner, &mut warnings), header);
+                }
             }
             Change::ChangeHeader { index, name, value } => {
-                match (self.find(name, *index), value.is_empty()) {
-                    (Some(at), true) => drop(self.fields.remove(at)),
-                    (Some(at), false) => {
-                        let name = self.changed_name(at, name, manner);
-                        self.fields[at] = self.header(&name, value, manner);
-                    }
-                    (None, true) => {}
-                    (None, false) => self.add_header(name, value, manner),
+                if self.takes_field(name, value, manner, &mut warnings) {
+                    self.change_header(*index, name, value, manner, &mut warnings);
                 }
             }
-            Change::ChangeSender { address, arguments: given } => {
-                self.envelope.sender.address = bare(address).to_vec();
-                if let Some(given) = given {
-                    self.envelope.sender.arguments = arguments(given);
-                }
+            Change::ChangeSender { address, arguments } => {
+                self.change_sender(address, arguments.as_deref(), manner, &mut warnings);
             }
             Change::AddRecipient { address, arguments } => {
-                let mailbox = Mailbox::given(address, arguments.as_deref());
-                let known = self.envelope.recipients.iter().any(|known| known.address == mailbox.address);
-                // Postfix delivers twice to a recipient that is added twice.
-                if !known || manner.like == Like::Postfix {
-                    self.envelope.recipients.push(mailbox);
-                }
+                let arguments = arguments.as_deref().unwrap_or_default();
+                self.add_recipients(address, arguments, manner, &mut warnings);
             }
             Change::DeleteRecipient { address } => {
-                let address = bare(address);
-                self.envelope.recipients.retain(|recipient| recipient.address != address);
+                for address in given::addresses(address, manner.like, &mut warnings) {
+                    self.envelope.recipients.retain(|recipient| recipient.address != address);
+                }
             }
             Change::ReplaceBody { body } => self.body = with_line_end(body, self.line_end),
             Change::Quarantine { reason } => self.envelope.quarantine = Some(reason.clone()),
         }
+        warnings
     }
 
     /// The message as it now stands.
@@ -109,6 +109,112 @@ impl Mail {
         Message { headers: headers.collect(), body: self.body.clone(), line_end: self.line_end }
     }
 
+    /// Whether the MTA makes a field of this name and value; what it thinks of them.
+    fn takes_field(&self, name: &[u8], value: &[u8], manner: Manner, warnings: &mut Vec<Warning>) -> bool {
+        let like = manner.like.name();
+        if name.is_empty() {
+            let taken = manner.like.is_postfix();
+            let does = if taken { "makes a line of it that is no field" } else { "ignores it" };
+            warnings.push(Warning::new("D18", format!("a header field without a name: {like} {does}")));
+            return taken;
+        }
+        let named = quoted(name);
+        if !name.iter().all(|&b| b.is_ascii_graphic() && b != b':') {
+            let text = format!("{named} is no name of a header field, and {like} writes it all the same");
+            warnings.push(Warning::new("D48", text));
+        }
+        if value.contains(&b'\r') || name.contains(&b'\r') {
+            warnings.push(Warning::new("D38", format!("{like} keeps the CR in {named}")));
+        }
+        let lines = || name.split(|&b| b == b'\n').skip(1).chain(value.split(|&b| b == b'\n').skip(1));
+        if !lines().all(|line| line.starts_with(b" ") || line.starts_with(b"\t")) {
+            let blank = if manner.like.is_postfix() { "tab" } else { "space" };
+            let text = format!(
+                "a further line of {named} does not begin with a blank: {like} puts a {blank} in front of it"
+            );
+            warnings.push(Warning::new("D39", text));
+        }
+        let longest = value.split(|&b| b == b'\n').map(<[u8]>::len).max().unwrap_or_default();
+        if longest + name.len() + 2 > MAX_LINE {
+            warnings.push(Warning::new("D37", format!("a line of {named} is longer than {MAX_LINE} bytes")));
+        }
+        true
+    }
+
+    /// Where a field is inserted. Sendmail counts with a sign.
+    fn place(&self, index: u32, manner: Manner, warnings: &mut Vec<Warning>) -> usize {
+        if manner.like == Like::Sendmail && index > i32::MAX.cast_unsigned() {
+            warnings.push(Warning::new("D16", "to Sendmail the index is negative: it inserts at the top"));
+            return 0;
+        }
+        usize::try_from(index).map_or(self.fields.len(), |at| at.min(self.fields.len()))
+    }
+
+    fn change_header(
+        &mut self,
+        index: u32,
+        name: &[u8],
+        value: &[u8],
+        manner: Manner,
+        warnings: &mut Vec<Warning>,
+    ) {
+        let mut index = index;
+        if manner.like == Like::Sendmail && index > i32::MAX.cast_unsigned() + 1 {
+            warnings.push(Warning::new("D16", "to Sendmail the index is negative: it takes the first field"));
+            index = 1;
+        }
+        match (self.find(name, index), value.is_empty()) {
+            (Some(at), true) => drop(self.fields.remove(at)),
+            (Some(at), false) => {
+                let name = self.changed_name(at, name, manner);
+                self.fields[at] = self.header(&name, value, manner);
+            }
+            (None, true) => {}
+            (None, false) => self.add_header(name, value, manner),
+        }
+    }
+
+    fn change_sender(
+        &mut self,
+        address: &[u8],
+        arguments: Option<&[u8]>,
+        manner: Manner,
+        warnings: &mut Vec<Warning>,
+    ) {
+        if manner.like == Like::Sendmail && address.is_empty() {
+            warnings.push(Warning::new("D42", "Sendmail ignores an empty sender: the null sender is <>"));
+            return;
+        }
+        let sender = &mut self.envelope.sender;
+        sender.address = given::addresses(address, manner.like, warnings).swap_remove(0);
+        if let Some(given) = arguments {
+            sender.arguments = given::sender_arguments(&sender.arguments, given, manner.like, warnings);
+        }
+    }
+
+    fn add_recipients(
+        &mut self,
+        address: &[u8],
+        arguments: &[u8],
+        manner: Manner,
+        warnings: &mut Vec<Warning>,
+    ) {
+        if address.is_empty() || (manner.like.is_postfix() && address == b"<>") {
+            let text = format!("{} ignores an empty recipient", manner.like.name());
+            warnings.push(Warning::new("D42", text));
+            return;
+        }
+        let Some(arguments) = given::recipient_arguments(arguments, manner.like, warnings) else { return };
+        for address in given::addresses(address, manner.like, warnings) {
+            let known = self.envelope.recipients.iter().any(|known| known.address == address);
+            // Postfix delivers twice to a recipient that is added twice.
+            if !known || manner.like.is_postfix() {
+                let arguments = arguments.clone();
+                self.envelope.recipients.push(Mailbox { address, arguments });
+            }
+        }
+    }
+
     /// Postfix adds at the end; Sendmail above the first field of the same name, its own `Received:` included.
     fn add_header(&mut self, name: &[u8], value: &[u8], manner: Manner) {
         let header = self.header(name, value, manner);
@@ -118,7 +224,7 @@ impl Mail {
             Field::Phantom => false,
         };
         let at = match manner.like {
-            Like::Postfix => None,
+            Like::Postfix37 | Like::Postfix312 => None,
             Like::Sendmail => self.fields.iter().position(same),
         };
         self.fields.insert(at.unwrap_or(self.fields.len()), header);
@@ -143,13 +249,24 @@ impl Mail {
     }
 
     /// A field out of what a filter gave. A filter that did not ask for leading spaces leaves the one behind the
-    /// colon to the MTA.
+    /// colon to the MTA. It stays one field: each further line is made to begin with a blank.
     fn header(&self, name: &[u8], value: &[u8], manner: Manner) -> Field {
-        let mut behind_colon = with_line_end(value, self.line_end);
-        if !manner.leading_space {
-            behind_colon.insert(0, b' ');
-        }
-        Field::Message(Header::new(name, &behind_colon))
+        let space: &[u8] = if manner.leading_space { b"" } else { b" " };
+        let blank = if manner.like.is_postfix() { b'\t' } else { b' ' };
+        let fold = |text: &[u8]| {
+            let mut out = Vec::with_capacity(text.len());
+            for (number, line) in text.split(|&b| b == b'\n').enumerate() {
+                if number > 0 {
+                    out.extend_from_slice(self.line_end.as_bytes());
+                    if !line.starts_with(b" ") && !line.starts_with(b"\t") {
+                        out.push(blank);
+                    }
+                }
+                out.extend_from_slice(line);
+            }
+            out
+        };
+        Field::Message(Header::new(&fold(name), &fold(&[space, value].concat())))
     }
 }
 
@@ -194,18 +311,18 @@ mod tests {
 
     #[test]
     fn inserting_counts_the_own_received_field() {
-        for like in [Like::Postfix, Like::Sendmail] {
+        for like in [Like::Postfix37, Like::Sendmail] {
             let at = |index| after(like, &[('i', index, "I", "x")]);
             assert_eq!(at(0), "I: x|Received: own|Received: one|X-A: a1|Subject: s|x-a: a2");
             assert_eq!(at(1), "Received: own|I: x|Received: one|X-A: a1|Subject: s|x-a: a2");
             assert_eq!(at(2_147_483_647), "Received: own|Received: one|X-A: a1|Subject: s|x-a: a2|I: x");
         }
         let at = |like, index| after(like, &[('i', index, "I", "x")]);
-        assert_eq!(at(Like::Postfix, 2), "Received: own|Received: one|I: x|X-A: a1|Subject: s|x-a: a2");
+        assert_eq!(at(Like::Postfix37, 2), "Received: own|Received: one|I: x|X-A: a1|Subject: s|x-a: a2");
         assert_eq!(at(Like::Sendmail, 8), "Received: own|I: x|Received: one|X-A: a1|Subject: s|x-a: a2");
         assert_eq!(at(Like::Sendmail, 9), "Received: own|Received: one|I: x|X-A: a1|Subject: s|x-a: a2");
         assert_eq!(
-            after(Like::Postfix, &[('i', 0, "I0", "x"), ('i', 1, "I1", "x")]),
+            after(Like::Postfix37, &[('i', 0, "I0", "x"), ('i', 1, "I1", "x")]),
             "I0: x|I1: x|Received: own|Received: one|X-A: a1|Subject: s|x-a: a2",
             "what was inserted counts"
         );
@@ -213,7 +330,7 @@ mod tests {
 
     #[test]
     fn changing_counts_by_name_and_leaves_the_own_field_alone() {
-        for like in [Like::Postfix, Like::Sendmail] {
+        for like in [Like::Postfix37, Like::Sendmail] {
             let change = |index, name, value| after(like, &[('m', index, name, value)]);
             assert_eq!(
                 change(1, "Received", "new"),
@@ -229,14 +346,14 @@ mod tests {
     #[test]
     fn a_changed_field_is_spelt_anew_or_not() {
         let change = |like| after(like, &[('m', 2, "X-A", "new")]);
-        assert_eq!(change(Like::Postfix), "Received: own|Received: one|X-A: a1|Subject: s|X-A: new");
+        assert_eq!(change(Like::Postfix37), "Received: own|Received: one|X-A: a1|Subject: s|X-A: new");
         assert_eq!(change(Like::Sendmail), "Received: own|Received: one|X-A: a1|Subject: s|x-a: new");
     }
 
     #[test]
     fn adding_a_field_that_is_there_already() {
         let add = |like| after(like, &[('h', 0, "X-a", "new")]);
-        assert_eq!(add(Like::Postfix), "Received: own|Received: one|X-A: a1|Subject: s|x-a: a2|X-a: new");
+        assert_eq!(add(Like::Postfix37), "Received: own|Received: one|X-A: a1|Subject: s|x-a: a2|X-a: new");
         assert_eq!(add(Like::Sendmail), "Received: own|Received: one|X-a: new|X-A: a1|Subject: s|x-a: a2");
         assert_eq!(
             after(Like::Sendmail, &[('h', 0, "Received", "new"), ('m', 1, "Received", "newer")]),
@@ -250,36 +367,87 @@ mod tests {
 
     #[test]
     fn the_space_behind_the_colon_is_the_filters_if_it_asked_for_it() {
-        let mut mail = mail(Like::Postfix);
-        let exact = Manner { like: Like::Postfix, leading_space: true };
+        let mut mail = mail(Like::Postfix37);
+        let exact = Manner { like: Like::Postfix37, leading_space: true };
         for value in [&b"none"[..], b" one", b"a\n\tb"] {
             mail.apply(&Change::AddHeader { name: b"N".to_vec(), value: value.to_vec() }, exact);
         }
         assert!(header(&mail).ends_with("|N:none|N: one|N:a|\tb"));
         mail.apply(
             &Change::AddHeader { name: b"N".to_vec(), value: b" two".to_vec() },
-            manner(Like::Postfix),
+            manner(Like::Postfix37),
         );
         assert!(header(&mail).ends_with("|N:  two"));
+    }
+
+    /// The header behind one added field, and the statements of the warnings.
+    fn added(like: Like, name: &str, value: &str) -> (String, Vec<&'static str>) {
+        let mut mail = mail(like);
+        let change = Change::AddHeader { name: name.into(), value: value.into() };
+        let warned = mail.apply(&change, manner(like)).iter().map(|warning| warning.statement).collect();
+        let header = header(&mail);
+        (header.rsplit_once("x-a: a2").unwrap().1.to_owned(), warned)
+    }
+
+    #[test]
+    fn a_field_stays_one_field() {
+        for (value, postfix, sendmail, warned) in [
+            ("a\n b\n\tc", "|N: a| b|\tc", "|N: a| b|\tc", &[][..]),
+            ("a\nEvil: y", "|N: a|\tEvil: y", "|N: a| Evil: y", &["D39"]),
+            ("a\n\nbody", "|N: a|\t|\tbody", "|N: a| | body", &["D39"]),
+            ("a\n", "|N: a|\t", "|N: a| ", &["D39"]),
+            ("a\r\n b", "|N: a\r| b", "|N: a\r| b", &["D38"]),
+            ("a\r\nb", "|N: a\r|\tb", "|N: a\r| b", &["D38", "D39"]),
+        ] {
+            assert_eq!(
+                added(Like::Postfix37, "N", value),
+                (postfix.to_owned(), warned.to_vec()),
+                "{value:?}"
+            );
+            assert_eq!(
+                added(Like::Sendmail, "N", value),
+                (sendmail.to_owned(), warned.to_vec()),
+                "{value:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn names_that_are_none() {
+        assert_eq!(added(Like::Postfix37, "", "v"), ("|: v".to_owned(), vec!["D18"]));
+        assert_eq!(added(Like::Sendmail, "", "v"), (String::new(), vec!["D18"]));
+        assert_eq!(added(Like::Postfix37, "N: M", "v"), ("|N: M: v".to_owned(), vec!["D48"]));
+        assert_eq!(added(Like::Postfix37, "N\nM", "v"), ("|N|\tM: v".to_owned(), vec!["D48", "D39"]));
+        assert_eq!(added(Like::Postfix37, "N", &"x".repeat(996)).1, ["D37"]);
+        assert_eq!(added(Like::Postfix37, "N", &"x".repeat(995)).1, [""; 0]);
+    }
+
+    #[test]
+    fn sendmail_counts_with_a_sign() {
+        let at = |like, kind, index| after(like, &[(kind, index, "X-A", "x")]);
+        assert!(at(Like::Sendmail, 'i', 1 << 31).starts_with("X-A: x|Received: own"));
+        assert!(at(Like::Postfix37, 'i', 1 << 31).ends_with("|X-A: x"));
+        assert!(at(Like::Sendmail, 'm', u32::MAX).contains("|X-A: x|Subject: s|x-a: a2"));
+        assert!(at(Like::Postfix37, 'm', u32::MAX).ends_with("|X-A: x"));
     }
 
     #[test]
     fn a_crlf_message_gets_crlf_fields() {
         let message = Message::parse(b"A: b\r\n\r\nbody\r\n");
-        let mut mail = Mail::new(mail(Like::Postfix).envelope, &message, None, Like::Postfix);
+        let mut mail = Mail::new(mail(Like::Postfix37).envelope, &message, None, Like::Postfix37);
         mail.apply(
             &Change::AddHeader { name: b"N".to_vec(), value: b"a\n b".to_vec() },
-            manner(Like::Postfix),
+            manner(Like::Postfix37),
         );
         assert_eq!(mail.message().to_bytes(), b"A: b\r\nN: a\r\n b\r\n\r\nbody\r\n");
     }
 
     #[test]
     fn a_new_body_has_the_line_ends_of_the_file() {
-        let mut mail = mail(Like::Postfix);
-        mail.apply(&Change::ReplaceBody { body: b"new\r\nbody\r\n".to_vec() }, manner(Like::Postfix));
+        let mut mail = mail(Like::Postfix37);
+        mail.apply(&Change::ReplaceBody { body: b"new\r\nbody\r\n".to_vec() }, manner(Like::Postfix37));
         assert!(mail.message().to_bytes().ends_with(b"\n\nnew\nbody\n"));
-        mail.apply(&Change::ReplaceBody { body: Vec::new() }, manner(Like::Postfix));
+        mail.apply(&Change::ReplaceBody { body: Vec::new() }, manner(Like::Postfix37));
         assert_eq!(mail.message().body, b"");
     }
 
@@ -293,25 +461,28 @@ mod tests {
         };
         let bytes = |text: &str| text.as_bytes().to_vec();
         let sender = |address, arguments| Change::ChangeSender { address: bytes(address), arguments };
-        assert!(change(Like::Postfix, sender("<n@e>", None)).starts_with("<n@e> SIZE=5 to"));
+        assert!(change(Like::Postfix37, sender("<n@e>", None)).starts_with("<n@e> SIZE=5 to"));
+        let arguments = || Some(bytes("BODY=7BIT RET=HDRS"));
+        assert!(change(Like::Postfix37, sender("n@e", arguments())).starts_with("<n@e> SIZE=5 RET=HDRS to"));
         assert!(
-            change(Like::Postfix, sender("n@e", Some(bytes("BODY=7BIT")))).starts_with("<n@e> BODY=7BIT")
+            change(Like::Sendmail, sender("n@e", arguments())).starts_with("<n@e> BODY=7BIT RET=HDRS to")
         );
         let delete = |address| Change::DeleteRecipient { address: bytes(address) };
-        assert!(change(Like::Postfix, delete("r1@example.org")).ends_with("to <r2@example.org>"));
+        assert!(change(Like::Postfix37, delete("r1@example.org")).ends_with("to <r2@example.org>"));
         assert!(change(Like::Sendmail, delete("<R1@example.org>")).contains("<r1@example.org>"));
         let add = |address, arguments| Change::AddRecipient { address: bytes(address), arguments };
         assert!(
-            change(Like::Postfix, add("<n@e>", Some(bytes("NOTIFY=NEVER")))).ends_with("<n@e> NOTIFY=NEVER")
+            change(Like::Postfix37, add("<n@e>", Some(bytes("NOTIFY=NEVER"))))
+                .ends_with("<n@e> NOTIFY=NEVER")
         );
-        assert!(change(Like::Postfix, add("<r1@example.org>", None)).ends_with(", <r1@example.org>"));
+        assert!(change(Like::Postfix37, add("<r1@example.org>", None)).ends_with(", <r1@example.org>"));
         assert!(change(Like::Sendmail, add("<r1@example.org>", None)).ends_with(", <r2@example.org>"));
     }
 
     #[test]
     fn a_quarantined_message_says_why() {
-        let mut mail = mail(Like::Postfix);
-        mail.apply(&Change::Quarantine { reason: b"odd".to_vec() }, manner(Like::Postfix));
+        let mut mail = mail(Like::Postfix37);
+        mail.apply(&Change::Quarantine { reason: b"odd".to_vec() }, manner(Like::Postfix37));
         assert_eq!(mail.envelope.quarantine.as_deref(), Some(&b"odd"[..]));
     }
 }

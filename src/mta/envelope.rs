@@ -19,12 +19,7 @@ impl Mailbox {
             Some(end) if text.starts_with(b"<") => (&text[1..end], &text[end + 1..]),
             _ => text.split_at(text.iter().position(u8::is_ascii_whitespace).unwrap_or(text.len())),
         };
-        Self { address: address.to_vec(), arguments: arguments(rest) }
-    }
-
-    /// An address as a filter gives it, with its arguments if it gives any.
-    pub(super) fn given(address: &[u8], given: Option<&[u8]>) -> Self {
-        Self { address: bare(address).to_vec(), arguments: arguments(given.unwrap_or_default()) }
+        Self { address: address.to_vec(), arguments: words(rest) }
     }
 
     /// What MAIL and RCPT carry: the address in angle brackets, then the arguments.
@@ -57,14 +52,8 @@ pub struct Envelope {
     pub quarantine: Option<Vec<u8>>,
 }
 
-/// An address without angle brackets around it.
-pub(super) fn bare(address: &[u8]) -> &[u8] {
-    let address = address.trim_ascii();
-    address.strip_prefix(b"<").and_then(|inner| inner.strip_suffix(b">")).unwrap_or(address)
-}
-
 /// Words separated by white space.
-pub(super) fn arguments(text: &[u8]) -> Vec<Vec<u8>> {
+pub(super) fn words(text: &[u8]) -> Vec<Vec<u8>> {
     text.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty()).map(<[u8]>::to_vec).collect()
 }
 

@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 use std::time::Duration;
 
+use super::warning::Warning;
 use crate::count::Count;
 use crate::protocol::{Actions, FrameError, Kind, Steps};
 
@@ -69,6 +70,25 @@ pub enum Fault {
     Actions(Actions),
     /// It wants steps left out, or unanswered, that were not offered.
     Steps(Steps),
+    /// It sent something that nobody had asked for; the byte of the frame, if that has come.
+    Unasked(Option<u8>),
+    /// It did what its MTA would have got over, and that shall not pass.
+    Warned(Warning),
+}
+
+impl Error {
+    /// Whether it is the filter's connection or the filter itself that failed, so that an MTA takes its default
+    /// action. What [`Fault::Unasked`] and [`Fault::Warned`] tell of, an MTA does not notice or does not mind.
+    pub(super) fn loses_the_filter(&self) -> bool {
+        !matches!(self, Self::Protocol { fault: Fault::Unasked(_) | Fault::Warned(_), .. })
+    }
+
+    /// Whether a frame has come that has no place where it came, and not a failure of the connection.
+    pub(super) fn is_unexpected_frame(&self) -> bool {
+        use Fault::{Malformed, NotNegotiated, OutOfPlace};
+        let Self::Protocol { fault, .. } = self else { return false };
+        matches!(fault, Malformed { .. } | OutOfPlace { .. } | NotNegotiated(_))
+    }
 }
 
 impl fmt::Display for Error {
@@ -103,6 +123,16 @@ impl fmt::Display for Fault {
             Self::Version(version) => write!(f, "the filter answered with version {version}"),
             Self::Actions(actions) => write!(f, "the filter wants {}, not offered", flag_names(actions)),
             Self::Steps(steps) => write!(f, "the filter wants {}, not offered", flag_names(steps)),
+            Self::Unasked(kind) => {
+                let kind =
+                    kind.map_or_else(|| "something".to_owned(), |kind| format!("'{}'", kind.escape_ascii()));
+                write!(
+                    f,
+                    "the filter sent {kind} unasked: a second answer, or one to a command that has none; \
+                     to an MTA each further answer comes one command too early"
+                )
+            }
+            Self::Warned(warning) => warning.fmt(f),
         }
     }
 }

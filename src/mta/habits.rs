@@ -1,18 +1,24 @@
-//! What distinguishes one MTA from another on the wire, as seen from the filter: Postfix 3.7 and Sendmail 8.17 in
-//! their default configuration, watched and described, not configured.
+//! What distinguishes one MTA from another on the wire, as seen from the filter: Postfix and Sendmail 8.17 in their
+//! default configuration, watched and described, not configured. Postfix 3.7 and Sendmail were run; what differs in
+//! Postfix 3.12 is known from its documentation only.
 
 use std::str::FromStr;
+use std::time::Duration;
 
+use super::disposition::DefaultAction;
+use super::link::Limits;
 use super::macros::MacroLists;
 use crate::protocol::{Actions, Kind, MacroStage, Offer, Steps};
 
 /// Whose habits are followed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Like {
-    /// Postfix.
+    /// Postfix 3.7.
     #[default]
-    Postfix,
-    /// Sendmail.
+    Postfix37,
+    /// Postfix 3.12.
+    Postfix312,
+    /// Sendmail 8.17.
     Sendmail,
 }
 
@@ -21,20 +27,64 @@ impl FromStr for Like {
 
     fn from_str(name: &str) -> Result<Self, Self::Err> {
         match name.to_ascii_lowercase().as_str() {
-            "postfix" => Ok(Self::Postfix),
+            "postfix" | "postfix-3.7" => Ok(Self::Postfix37),
+            "postfix-3.12" => Ok(Self::Postfix312),
             "sendmail" => Ok(Self::Sendmail),
-            _ => Err("expected postfix or sendmail"),
+            _ => Err("expected postfix-3.7, postfix-3.12 or sendmail"),
         }
     }
 }
 
 impl Like {
+    /// Whether it is a Postfix, of either version.
+    pub fn is_postfix(self) -> bool {
+        self != Self::Sendmail
+    }
+
+    /// Its name, in sentences about it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Postfix37 => "Postfix 3.7",
+            Self::Postfix312 => "Postfix 3.12",
+            Self::Sendmail => "Sendmail",
+        }
+    }
+
+    /// What it does without its filter unless it is configured otherwise: Postfix's default, and the `F=T` that is
+    /// usual for Sendmail.
+    pub fn default_action(self) -> DefaultAction {
+        match self {
+            Self::Postfix37 | Self::Sendmail => DefaultAction::TempFail,
+            Self::Postfix312 => DefaultAction::Shutdown,
+        }
+    }
+
+    /// How long it waits for a filter unless it is configured otherwise: Postfix's `milter_*_timeout`, Sendmail's
+    /// `T=`, whose `R` is the time for each answer and whose `E` that for the whole end of a message.
+    pub fn limits(self) -> Limits {
+        let seconds = Duration::from_secs;
+        match self {
+            Self::Postfix37 | Self::Postfix312 => Limits {
+                connect: seconds(30),
+                command: seconds(30),
+                content: seconds(300),
+                end_of_message: None,
+            },
+            Self::Sendmail => Limits {
+                connect: seconds(300),
+                command: seconds(10),
+                content: seconds(10),
+                end_of_message: Some(seconds(300)),
+            },
+        }
+    }
+
     /// The macros that are sent unless the filter asks for others: Postfix's `milter_*_macros`, Sendmail's
     /// `Milter.macros.*`.
     pub fn macro_lists(self) -> MacroLists {
         const HELO: &str = "{tls_version} {cipher} {cipher_bits} {cert_subject} {cert_issuer}";
         MacroLists::new(match self {
-            Self::Postfix => [
+            Self::Postfix37 | Self::Postfix312 => [
                 "j {daemon_name} {daemon_addr} v _",
                 HELO,
                 "i {auth_type} {auth_authen} {auth_author} {mail_addr} {mail_host} {mail_mailer}",
@@ -64,8 +114,12 @@ impl Like {
             (Kind::Mail, _) => Some(MacroStage::Mail),
             (Kind::Rcpt, _) => Some(MacroStage::Rcpt),
             (Kind::Data, _) => Some(MacroStage::Data),
-            (Kind::EndOfHeader, _) | (Kind::Header, Self::Postfix) => Some(MacroStage::EndOfHeader),
-            (Kind::EndOfMessage, _) | (Kind::Body, Self::Postfix) => Some(MacroStage::EndOfMessage),
+            (Kind::EndOfHeader, _) | (Kind::Header, Self::Postfix37 | Self::Postfix312) => {
+                Some(MacroStage::EndOfHeader)
+            }
+            (Kind::EndOfMessage, _) | (Kind::Body, Self::Postfix37 | Self::Postfix312) => {
+                Some(MacroStage::EndOfMessage)
+            }
             _ => None,
         }
     }
@@ -75,7 +129,7 @@ impl Like {
     /// this connection.
     pub(super) fn skips(self, kind: Kind) -> Skip {
         match (self, kind) {
-            (Self::Postfix, kind) => Skip::Commands(kind),
+            (Self::Postfix37 | Self::Postfix312, kind) => Skip::Commands(kind),
             (Self::Sendmail, Kind::Header | Kind::EndOfHeader | Kind::Body) => Skip::Commands(Kind::Body),
             (Self::Sendmail, Kind::EndOfMessage) => Skip::Never,
             (Self::Sendmail, _) => Skip::Everything,
@@ -85,7 +139,7 @@ impl Like {
     /// Whether several frames go out in one write when no answer is due in between: Postfix waits with writing
     /// until it has to read, Sendmail writes each frame by itself.
     pub(super) fn gathers_writes(self) -> bool {
-        self == Self::Postfix
+        self.is_postfix()
     }
 
     /// Whether an empty list of macros, asked for by a filter, is no macros. To Postfix it is no request.
@@ -93,15 +147,25 @@ impl Like {
         self == Self::Sendmail
     }
 
+    /// What the filter hears of an SMTP command that the server does not know: Postfix before 3.10 tells the first
+    /// word alone.
+    pub(super) fn unknown_line(self, line: &[u8]) -> &[u8] {
+        match self {
+            Self::Postfix37 => line.split(u8::is_ascii_whitespace).next().unwrap_or_default(),
+            Self::Postfix312 | Self::Sendmail => line,
+        }
+    }
+
+    /// Whether a list of macros for the end of the message counts only together with one for the end of the
+    /// header.
+    pub(super) fn ties_macro_lists(self) -> bool {
+        self == Self::Sendmail
+    }
+
     /// Whether ABORT follows every message, answered or not, and QUIT once more. Sendmail sends it only for a
     /// message that was given up.
     pub(super) fn aborts_always(self) -> bool {
-        self == Self::Postfix
-    }
-
-    /// Whether QUIT is sent to a filter that has already decided on the whole connection. Postfix just closes.
-    pub(super) fn quits_after_verdict(self) -> bool {
-        self == Self::Sendmail
+        self.is_postfix()
     }
 }
 

@@ -1,21 +1,55 @@
 //! The framed connection to a filter, with deadlines. What the frames mean is not its business.
 
 use std::io::{ErrorKind, Read, Write};
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use super::address::Stream;
 use super::error::{Error, Fault};
+use crate::protocol::Kind;
 use crate::protocol::frame::{self, Frame};
-use crate::protocol::{Kind, frame::DEFAULT_MAX_PAYLOAD};
+use crate::sys;
 
 /// How much is read at once.
 const READ_SIZE: usize = 64 * 1024;
+
+/// The largest payload of an answer: Postfix's limit. Filters keep to 64 KiB, MTAs do not ask for that.
+const MAX_PAYLOAD: usize = (1 << 30) - 2;
+
+/// How long a filter may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// To accept the connection.
+    pub connect: Duration,
+    /// For the answer to the negotiation or an SMTP command.
+    pub command: Duration,
+    /// For the answer to a part of the message; each PROGRESS gives it that time again.
+    pub content: Duration,
+    /// For the end of the message as a whole, PROGRESS or not.
+    pub end_of_message: Option<Duration>,
+}
+
+impl Limits {
+    /// The same time for each answer.
+    pub fn all(time: Duration) -> Self {
+        Self { connect: time, command: time, content: time, end_of_message: None }
+    }
+
+    fn of(&self, during: Kind) -> Duration {
+        match during {
+            Kind::Header | Kind::EndOfHeader | Kind::Body | Kind::EndOfMessage => self.content,
+            _ => self.command,
+        }
+    }
+}
 
 /// A connection on which frames go out and come in.
 #[derive(Debug)]
 pub struct Link {
     stream: Stream,
-    timeout: Duration,
+    limits: Limits,
+    /// When the answer to the end of the message must be there at the latest.
+    end: Option<(Instant, Duration)>,
     /// Frames that wait to be sent.
     outgoing: Vec<u8>,
     /// Received and not yet used: what stands behind `used`.
@@ -26,7 +60,12 @@ pub struct Link {
 impl Link {
     /// Takes a connected stream. Every answer has `timeout` to come in.
     pub fn new(stream: Stream, timeout: Duration) -> Self {
-        Self { stream, timeout, outgoing: Vec::new(), incoming: Vec::new(), used: 0 }
+        Self::with_limits(stream, Limits::all(timeout))
+    }
+
+    /// Takes a connected stream. Answers have as long as `limits` say.
+    pub fn with_limits(stream: Stream, limits: Limits) -> Self {
+        Self { stream, limits, end: None, outgoing: Vec::new(), incoming: Vec::new(), used: 0 }
     }
 
     /// The buffer that the next [`flush`](Self::flush) sends: append frames to it.
@@ -44,16 +83,34 @@ impl Link {
         }
         let sent = self
             .stream
-            .set_write_timeout(Some(self.timeout))
+            .set_write_timeout(Some(self.limits.of(during)))
             .and_then(|()| self.stream.write_all(&self.outgoing));
         self.outgoing.clear();
         sent.map_err(|source| match source.kind() {
-            ErrorKind::WouldBlock | ErrorKind::TimedOut => Error::Timeout { during, after: self.timeout },
+            ErrorKind::WouldBlock | ErrorKind::TimedOut => {
+                Error::Timeout { during, after: self.limits.of(during) }
+            }
             ErrorKind::BrokenPipe | ErrorKind::ConnectionReset => {
                 Error::Protocol { during, fault: Fault::Closed }
             }
             _ => Error::Io { during, source },
         })
+    }
+
+    /// The end of the message goes out: from now on its total limit counts.
+    pub(super) fn begin_end_of_message(&mut self) {
+        self.end = self.limits.end_of_message.map(|limit| (Instant::now() + limit, limit));
+    }
+
+    /// Whatever has come in that nobody has read: `Some` with the command byte of the frame, if that is there.
+    /// Does not wait.
+    pub(super) fn unread(&mut self) -> Option<Option<u8>> {
+        if self.incoming.len() == self.used && sys::is_readable(self.stream.as_fd()) {
+            // An error, or the end, is told by the next command.
+            let _ = self.read_more(Kind::Abort, Instant::now() + Duration::from_secs(1));
+        }
+        let unread = &self.incoming[self.used..];
+        (!unread.is_empty()).then(|| unread.get(frame::LENGTH_FIELD).copied())
     }
 
     /// Sends everything that waits, then receives one frame.
@@ -64,13 +121,21 @@ impl Link {
         self.flush(during)?;
         self.incoming.drain(..self.used);
         self.used = 0;
-        let deadline = Instant::now() + self.timeout;
+        let limit = self.limits.of(during);
+        let (deadline, limit) = match self.end.filter(|_| during == Kind::EndOfMessage) {
+            Some((end, total)) if end < Instant::now() + limit => (end, total),
+            _ => (Instant::now() + limit, limit),
+        };
+        let expired = |error| match error {
+            Error::Timeout { during, .. } => Error::Timeout { during, after: limit },
+            error => error,
+        };
         let size = loop {
-            let measured = frame::measure(&self.incoming, DEFAULT_MAX_PAYLOAD)
+            let measured = frame::measure(&self.incoming, MAX_PAYLOAD)
                 .map_err(|error| Error::Protocol { during, fault: Fault::Frame(error) })?;
             match measured {
                 Some(size) if self.incoming.len() >= size => break size,
-                _ => self.read_more(during, deadline)?,
+                _ => self.read_more(during, deadline).map_err(expired)?,
             }
         };
         self.used = size;
@@ -78,19 +143,20 @@ impl Link {
     }
 
     /// Tells the filter that nothing more will come, and waits for it to close the connection, so that its
-    /// close callback has run. Whether it does is its own affair.
-    pub fn close(mut self) {
+    /// close callback has run. Whether it does is its own affair, but it must not say anything more: what it
+    /// says is returned as [`unread`](Self::unread) does.
+    pub fn close(mut self) -> Option<Option<u8>> {
         // A filter that is gone already is as good as one that goes now.
         if self.flush(Kind::Quit).is_ok() && self.stream.shutdown_write().is_ok() {
-            let deadline = Instant::now() + self.timeout;
-            while self.read_more(Kind::Quit, deadline).is_ok() {
-                self.incoming.clear();
-            }
+            let deadline = Instant::now() + self.limits.command;
+            while self.incoming.len() == self.used && self.read_more(Kind::Quit, deadline).is_ok() {}
         }
+        let unread = &self.incoming[self.used..];
+        (!unread.is_empty()).then(|| unread.get(frame::LENGTH_FIELD).copied())
     }
 
     fn read_more(&mut self, during: Kind, deadline: Instant) -> Result<(), Error> {
-        let expired = || Error::Timeout { during, after: self.timeout };
+        let expired = || Error::Timeout { during, after: self.limits.of(during) };
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
             return Err(expired());
@@ -176,8 +242,8 @@ mod tests {
         assert_eq!(fault(link.receive(Kind::Helo).unwrap_err()), Fault::Frame(FrameError::Empty));
 
         let (mut link, mut peer) = pair(LONG);
-        peer.write_all(b"\0\x01\0\x01c").unwrap();
-        let too_long = FrameError::TooLong { payload: 65_536, max: 65_535 };
+        peer.write_all(b"\x40\0\0\0c").unwrap();
+        let too_long = FrameError::TooLong { payload: MAX_PAYLOAD + 1, max: MAX_PAYLOAD };
         assert_eq!(fault(link.receive(Kind::Helo).unwrap_err()), Fault::Frame(too_long));
     }
 
@@ -190,7 +256,7 @@ mod tests {
             peer.read_to_end(&mut heard).unwrap();
             heard
         });
-        link.close();
+        assert_eq!(link.close(), None);
         assert_eq!(filter.join().unwrap(), b"last words");
     }
 }

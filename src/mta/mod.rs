@@ -5,37 +5,48 @@
 //! |---|---|
 //! | `address` | finds and connects to a filter |
 //! | `link` | frames over a connection, with deadlines |
-//! | `session` | negotiation, single commands and their answers |
+//! | `session`, `terms` | negotiation, single commands and their answers |
 //! | `play` | whole SMTP sessions |
 //! | `message`, `envelope` | what is sent |
-//! | `change`, `apply` | what the filter wants changed, and changing it |
+//! | `change`, `given`, `apply` | what the filter wants changed, reading it, and changing it |
+//! | `judge`, `smtp_text`, `disposition` | what an answer amounts to, and what the SMTP client reads |
+//! | `warning` | what the MTA repairs, ignores or answers otherwise than the filter meant |
 //! | `habits`, `macros` | what differs between MTAs |
 #![forbid(unsafe_code)]
 
 mod address;
 mod apply;
 mod change;
+mod disposition;
 mod envelope;
 mod error;
+mod given;
 mod habits;
+mod judge;
 mod link;
 mod macros;
 mod message;
 mod play;
 mod request;
 mod session;
+mod smtp_text;
+mod terms;
+mod warning;
+
 #[cfg(test)]
 mod tests;
 
 pub use address::{BadAddress, FilterAddress, Stream};
 pub use apply::{Mail, Manner};
 pub use change::Change;
+pub use disposition::{DefaultAction, Disposition};
 pub use envelope::{Envelope, Mailbox};
 pub use error::{Error, Fault, flag_list, flag_names};
 pub use habits::{Like, NEWEST_VERSION, OLDEST_VERSION, offer};
-pub use link::Link;
+pub use link::{Limits, Link};
 pub use macros::{Definitions, MacroLists, MacroSetting, MacroValues};
 pub use message::{Header, LineEnd, Message};
-pub use play::{Client, ClientAddress, Delivery, Disposition, HOST_NAME, Player, Submission};
+pub use play::{Client, ClientAddress, Delivery, HOST_NAME, Player, Submission};
 pub use request::Request;
-pub use session::{Exchange, Omission, Outcome, Session, Verdict};
+pub use session::{Exchange, Failure, Omission, Outcome, Policy, Session, Verdict};
+pub use warning::Warning;

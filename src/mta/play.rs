@@ -5,9 +5,11 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::apply::{Mail, Manner};
 use super::change::Change;
+use super::disposition::Disposition;
 use super::envelope::{Envelope, Mailbox};
 use super::error::Error;
 use super::habits::{Like, Skip};
+use super::judge::is_smtp_event;
 use super::macros::MacroValues;
 use super::message::{Header, Message};
 use super::request::Request;
@@ -97,46 +99,22 @@ pub struct Submission<'a> {
 /// What became of a message.
 #[derive(Debug, Clone)]
 pub struct Delivery {
-    /// The filter's decision.
+    /// What is decided on it.
     pub disposition: Disposition,
     /// The command that brought it.
     pub decided_by: Kind,
-    /// Recipients that the filter refused, and how.
-    pub refused: Vec<(Mailbox, Verdict)>,
+    /// Recipients that the filter refused, and what the SMTP client reads of it.
+    pub refused: Vec<(Mailbox, Vec<u8>)>,
     /// What the filter wanted changed.
     pub changes: Vec<Change>,
     /// The message and its envelope, changed if it was accepted.
     pub mail: Mail,
 }
 
-/// A filter's decision on a message.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Disposition {
-    /// It goes on its way; perhaps only into quarantine.
-    Accepted,
-    /// Refused for good, with this reply if the filter chose one.
-    Rejected(Option<Vec<u8>>),
-    /// Refused for now, with this reply if the filter chose one.
-    TempFailed(Option<Vec<u8>>),
-    /// Thrown away.
-    Discarded,
-    /// The client gave up before the filter could decide.
-    GivenUp,
-}
-
-impl Disposition {
-    /// What a command's end decides, if anything.
-    fn of(exchange: &Exchange, like: Like) -> Option<Self> {
-        match exchange.verdict() {
-            Verdict::Skip if like.skips(exchange.command) == Skip::Everything => Some(Self::Accepted),
-            Verdict::Continue | Verdict::Skip => None,
-            Verdict::Accept => Some(Self::Accepted),
-            Verdict::Reject => Some(Self::Rejected(None)),
-            Verdict::TempFail => Some(Self::TempFailed(None)),
-            Verdict::Discard => Some(Self::Discarded),
-            Verdict::Custom(reply) if reply.starts_with(b"4") => Some(Self::TempFailed(Some(reply.clone()))),
-            Verdict::Custom(reply) => Some(Self::Rejected(Some(reply.clone()))),
-        }
+/// Notes why a message is held, if a filter said so.
+fn hold(delivery: &mut Delivery, quarantine: Option<Vec<u8>>) {
+    if quarantine.is_some() {
+        delivery.mail.envelope.quarantine = quarantine;
     }
 }
 
@@ -152,6 +130,14 @@ impl From<Error> for Stop {
     }
 }
 
+/// A decision, and the command that brought it.
+#[derive(Clone)]
+struct Decided {
+    by: Kind,
+    disposition: Disposition,
+    quarantine: Option<Vec<u8>>,
+}
+
 /// An MTA with one connection to one filter.
 pub struct Player<'a> {
     session: Session,
@@ -159,8 +145,12 @@ pub struct Player<'a> {
     client: &'a Client,
     values: MacroValues,
     observer: &'a mut dyn FnMut(&Exchange),
-    /// What the filter has decided on the whole SMTP session.
-    decided: Option<(Kind, Disposition)>,
+    /// What is decided on all further messages of the SMTP session.
+    decided: Option<Decided>,
+    /// Why all messages of the SMTP session are held, if they are.
+    quarantine: Option<Vec<u8>>,
+    /// Whether Postfix has closed the connection to the filter because nothing is left to ask.
+    closed: bool,
     /// Whether the last thing that the filter heard was the end of a message, and it said "continue".
     between_messages: bool,
 }
@@ -174,8 +164,17 @@ impl<'a> Player<'a> {
         values: MacroValues,
         observer: &'a mut dyn FnMut(&Exchange),
     ) -> Self {
-        let mut player =
-            Self { session, like, client, values, observer, decided: None, between_messages: false };
+        let mut player = Self {
+            session,
+            like,
+            client,
+            values,
+            observer,
+            decided: None,
+            quarantine: None,
+            closed: false,
+            between_messages: false,
+        };
         player.introduce();
         player
     }
@@ -186,20 +185,24 @@ impl<'a> Player<'a> {
     /// The filter fails.
     pub fn greet(&mut self, unknown: &[Vec<u8>]) -> Result<(), Error> {
         self.decided = None;
+        self.quarantine = None;
         self.between_messages = false;
         let client = self.client;
         let connect = Request::Connect { host: &client.name, peer: client.address.peer() };
         for request in [connect, Request::Helo(&client.helo)] {
-            let disposition = Disposition::of(&self.ask(&request)?, self.like);
-            // Postfix does not know what it should discard before there is a message.
-            let void = disposition == Some(Disposition::Discarded) && self.like == Like::Postfix;
-            if let Some(disposition) = disposition.filter(|_| !void) {
-                self.decided = Some((request.kind(), disposition));
+            let Exchange { decision, quarantine, .. } = self.ask(&request)?;
+            if let Some(disposition) = decision {
+                self.decided = Some(Decided { by: request.kind(), disposition, quarantine });
+                self.closed = self.like.is_postfix();
                 return Ok(());
             }
         }
         for line in unknown {
-            self.ask(&Request::Unknown(line))?;
+            // Whatever the answer is, it is one to this line; but 421 ends the session.
+            self.ask(&Request::Unknown(self.like.unknown_line(line)))?;
+            if self.decided.is_some() {
+                break;
+            }
         }
         Ok(())
     }
@@ -218,9 +221,11 @@ impl<'a> Player<'a> {
             changes: Vec::new(),
             mail: Mail::new(envelope, submission.message, received, self.like),
         };
-        if let Some((by, disposition)) = &self.decided {
-            delivery.decided_by = *by;
-            delivery.disposition = disposition.clone();
+        delivery.mail.envelope.quarantine = self.quarantine.clone();
+        if let Some(decided) = self.decided.clone() {
+            delivery.decided_by = decided.by;
+            delivery.disposition = decided.disposition;
+            delivery.mail.envelope.quarantine = decided.quarantine.or(delivery.mail.envelope.quarantine);
             return Ok(delivery);
         }
         match self.play(submission, &mut delivery) {
@@ -232,8 +237,11 @@ impl<'a> Player<'a> {
             Err(Stop::Failed(error)) => return Err(error),
         }
         let given_up = match (&delivery.disposition, delivery.decided_by) {
+            // Sendmail hangs up without a word to the filter.
+            (disposition, _) if disposition.hangs_up() => self.like.is_postfix(),
             (Disposition::GivenUp, _) => true,
-            (Disposition::Rejected(_) | Disposition::TempFailed(_), Kind::Rcpt) => true,
+            // The client begins anew.
+            (Disposition::Rejected(_) | Disposition::TempFailed(_), Kind::Rcpt | Kind::Data) => true,
             // Here the client still goes on; Sendmail tells the filter that nothing will follow.
             (Disposition::Discarded, Kind::Rcpt | Kind::Data) => true,
             _ => false,
@@ -241,12 +249,7 @@ impl<'a> Player<'a> {
         if given_up || self.like.aborts_always() {
             self.abort(if given_up { "" } else { "as Postfix does behind every message" })?;
         }
-        if delivery.disposition == Disposition::Accepted {
-            let manner = Manner { like: self.like, leading_space: self.session.leading_space() };
-            for change in &delivery.changes {
-                delivery.mail.apply(change, manner);
-            }
-        }
+        self.session.expect_silence()?;
         Ok(delivery)
     }
 
@@ -271,15 +274,15 @@ impl<'a> Player<'a> {
     /// # Errors
     /// The filter fails.
     pub fn leave(mut self) -> Result<(), Error> {
-        if self.decided.is_none() && self.like.aborts_always() {
+        if !self.closed && self.like.aborts_always() {
             self.abort("as Postfix does before it quits")?;
         }
-        if self.decided.is_none() || self.like.quits_after_verdict() {
-            let exchange = self.session.quit()?;
+        if !self.closed
+            && let Some(exchange) = self.session.quit()?
+        {
             (self.observer)(&exchange);
         }
-        self.session.close();
-        Ok(())
+        self.session.close()
     }
 
     fn play(&mut self, submission: &Submission<'_>, delivery: &mut Delivery) -> Result<(), Stop> {
@@ -290,28 +293,36 @@ impl<'a> Player<'a> {
         };
         self.session.begin_message();
         self.describe_sender(&envelope.sender, &submission.queue_id);
-        self.decide(&Request::Mail(&envelope.sender))?;
+        self.decide(&Request::Mail(&envelope.sender), delivery)?;
         give_up(Kind::Mail)?;
         self.play_recipients(submission, delivery)?;
         give_up(Kind::Rcpt)?;
         self.describe_data(&envelope.recipients);
-        self.decide(&Request::Data)?;
+        self.decide(&Request::Data, delivery)?;
         give_up(Kind::Data)?;
         self.describe_message(message);
         for header in &message.headers {
-            self.decide(&Request::Header(header))?;
+            self.decide(&Request::Header(header), delivery)?;
         }
         give_up(Kind::Header)?;
-        self.decide(&Request::EndOfHeader)?;
+        self.decide(&Request::EndOfHeader, delivery)?;
         give_up(Kind::EndOfHeader)?;
         for piece in message.body_for_filter().chunks(DEFAULT_MAX_PAYLOAD) {
-            self.decide(&Request::Body(piece))?;
+            self.decide(&Request::Body(piece), delivery)?;
         }
         give_up(Kind::Body)?;
-        let last = self.ask(&Request::EndOfMessage)?;
-        let disposition = Disposition::of(&last, self.like);
+        let mut last = self.tell(&Request::EndOfMessage)?;
+        let disposition = last.decision.clone().unwrap_or(Disposition::Accepted);
+        if disposition == Disposition::Accepted {
+            let manner = Manner { like: self.like, leading_space: self.session.leading_space() };
+            for change in &last.changes {
+                last.warnings.extend(delivery.mail.apply(change, manner));
+            }
+        }
+        self.show(&last)?;
+        hold(delivery, last.quarantine);
         delivery.changes = last.changes;
-        Err(Stop::Decided(Kind::EndOfMessage, disposition.unwrap_or(Disposition::Accepted)))
+        Err(Stop::Decided(Kind::EndOfMessage, disposition))
     }
 
     /// Every recipient is a question of its own; only if all are refused the message is.
@@ -321,20 +332,22 @@ impl<'a> Player<'a> {
         for recipient in &submission.envelope.recipients {
             self.describe_recipient(recipient, accepted.len());
             let exchange = self.ask(&Request::Rcpt(recipient))?;
-            match Disposition::of(&exchange, self.like) {
+            hold(delivery, exchange.quarantine);
+            match exchange.decision {
                 None => {
                     accepted.push(recipient.clone());
                     // Postfix names a message when it has its first recipient.
                     self.values.set("i", submission.queue_id.as_str());
                 }
-                Some(end @ (Disposition::Accepted | Disposition::Discarded)) => {
+                Some(refusal) if refusal.reply().is_some() && !refusal.hangs_up() => {
+                    let reply = refusal.reply().unwrap_or_default().to_vec();
+                    delivery.refused.push((recipient.clone(), reply));
+                    last_refusal = Some(refusal);
+                }
+                Some(end) => {
                     let refused = |known: &Mailbox| delivery.refused.iter().any(|(other, _)| other == known);
                     delivery.mail.envelope.recipients.retain(|known| !refused(known));
                     return Err(Stop::Decided(Kind::Rcpt, end));
-                }
-                Some(refusal) => {
-                    delivery.refused.push((recipient.clone(), exchange.verdict().clone()));
-                    last_refusal = Some(refusal);
                 }
             }
         }
@@ -346,28 +359,47 @@ impl<'a> Player<'a> {
         }
     }
 
+    /// Asks, shows the exchange, and remembers what it means for the rest of the SMTP session.
     fn ask(&mut self, request: &Request<'_>) -> Result<Exchange, Error> {
-        let exchange = self.session.tell(request, &self.values)?;
-        self.between_messages =
-            request.kind() == Kind::EndOfMessage && *exchange.verdict() == Verdict::Continue;
-        if exchange.verdict() == &Verdict::Skip && self.like.skips(request.kind()) == Skip::Everything {
-            self.decided = Some((request.kind(), Disposition::Accepted));
-        }
-        (self.observer)(&exchange);
+        let exchange = self.tell(request)?;
+        self.show(&exchange)?;
         Ok(exchange)
     }
 
+    fn tell(&mut self, request: &Request<'_>) -> Result<Exchange, Error> {
+        let exchange = self.session.tell(request, &self.values)?;
+        let kind = request.kind();
+        self.between_messages = kind == Kind::EndOfMessage && *exchange.verdict() == Verdict::Continue;
+        if is_smtp_event(kind) && !self.session.is_lost() && exchange.quarantine.is_some() {
+            self.quarantine = exchange.quarantine.clone();
+        }
+        let skipped = exchange.verdict() == &Verdict::Skip && self.like.skips(kind) == Skip::Everything;
+        if let Some(disposition) = exchange.decision.clone().filter(|decision| skipped || decision.hangs_up())
+        {
+            self.decided = Some(Decided { by: kind, disposition, quarantine: None });
+        }
+        Ok(exchange)
+    }
+
+    fn show(&mut self, exchange: &Exchange) -> Result<(), Error> {
+        (self.observer)(exchange);
+        self.session.complain(exchange)
+    }
+
     fn abort(&mut self, comment: &str) -> Result<(), Error> {
-        let mut exchange = self.session.abort()?;
         self.between_messages = false;
-        exchange.argument = comment.as_bytes().to_vec();
-        (self.observer)(&exchange);
+        if let Some(mut exchange) = self.session.abort()? {
+            exchange.argument = comment.as_bytes().to_vec();
+            (self.observer)(&exchange);
+        }
         Ok(())
     }
 
     /// Asks, and stops if the answer decides on the message.
-    fn decide(&mut self, request: &Request<'_>) -> Result<(), Stop> {
-        match Disposition::of(&self.ask(request)?, self.like) {
+    fn decide(&mut self, request: &Request<'_>, delivery: &mut Delivery) -> Result<(), Stop> {
+        let exchange = self.ask(request)?;
+        hold(delivery, exchange.quarantine);
+        match exchange.decision {
             Some(disposition) => Err(Stop::Decided(request.kind(), disposition)),
             None => Ok(()),
         }
@@ -381,9 +413,9 @@ impl<'a> Player<'a> {
         values.set("daemon_addr", HOST_ADDRESS);
         values.set("daemon_port", "25");
         let connections = match self.like {
-            Like::Postfix => {
+            Like::Postfix37 | Like::Postfix312 => {
                 values.set("daemon_name", HOST_NAME);
-                values.set("v", "Postfix 3.7.11");
+                values.set("v", if self.like == Like::Postfix37 { "Postfix 3.7.11" } else { "Postfix 3.12" });
                 "0"
             }
             Like::Sendmail => {
@@ -434,7 +466,7 @@ impl<'a> Player<'a> {
     /// With DATA, Postfix describes the first recipient once more, Sendmail none.
     fn describe_data(&mut self, recipients: &[Mailbox]) {
         match (self.like, recipients.first()) {
-            (Like::Postfix, Some(first)) => self.describe_recipient(first, 0),
+            (Like::Postfix37 | Like::Postfix312, Some(first)) => self.describe_recipient(first, 0),
             _ => self.forget(&["rcpt_addr", "rcpt_host", "rcpt_mailer"]),
         }
     }
@@ -442,7 +474,7 @@ impl<'a> Player<'a> {
     /// The part of Postfix that reads the message knows little of the envelope; Sendmail knows the message's name.
     fn describe_message(&mut self, message: &Message) {
         match self.like {
-            Like::Postfix => self.forget(&[
+            Like::Postfix37 | Like::Postfix312 => self.forget(&[
                 "mail_addr",
                 "mail_host",
                 "mail_mailer",
@@ -468,7 +500,7 @@ impl<'a> Player<'a> {
 
     fn mailer(&self) -> &'static str {
         match self.like {
-            Like::Postfix => "smtp",
+            Like::Postfix37 | Like::Postfix312 => "smtp",
             Like::Sendmail => "esmtp",
         }
     }

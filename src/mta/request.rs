@@ -53,6 +53,14 @@ impl Request<'_> {
         }
     }
 
+    /// The address that it carries, in angle brackets.
+    pub(super) fn address(&self) -> Vec<u8> {
+        match self {
+            Self::Mail(mailbox) | Self::Rcpt(mailbox) => [b"<", &mailbox.address[..], b">"].concat(),
+            _ => Vec::new(),
+        }
+    }
+
     pub(super) fn encode(&self, out: &mut Vec<u8>, leading_space: bool) {
         match self {
             Self::Connect { host, peer } => encode::connect(out, host, *peer),

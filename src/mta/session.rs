@@ -3,14 +3,18 @@
 //! business.
 
 use super::change::{Brought, Change};
-use super::error::{Error, Fault};
-use super::habits::{Like, OLDEST_VERSION, Skip, since_version};
+use super::disposition::{DefaultAction, Disposition};
+use super::error::{Error, Fault, flag_names};
+use super::habits::{Like, Skip, since_version};
+use super::judge::{Judge, Judgement, Standing, is_smtp_event};
 use super::link::Link;
 use super::macros::{Definitions, MacroLists, MacroValues};
 use super::request::Request;
+use super::terms::Terms;
+use super::warning::Warning;
 use crate::protocol::command::encode;
 use crate::protocol::reply::Negotiated;
-use crate::protocol::{Actions, Answer, Kind, MacroStage, Offer, Reply, Stage, Steps};
+use crate::protocol::{Actions, Answer, Frame, Kind, MacroStage, Modification, Offer, Reply, Stage, Steps};
 
 /// Frames that wait for company are sent when there are this many bytes of them.
 const GATHER_LIMIT: usize = 64 * 1024;
@@ -32,6 +36,8 @@ pub enum Verdict {
     Skip,
     /// Refused with an SMTP reply of the filter's own; `4` in front means for now.
     Custom(Vec<u8>),
+    /// The MTA shall hang up. Only Postfix knows that.
+    Shutdown,
 }
 
 impl From<Reply> for Verdict {
@@ -58,6 +64,26 @@ pub enum Outcome {
     NoneDue,
     /// It was not sent.
     NotSent(Omission),
+    /// The MTA refused what the filter answered: why.
+    Refused(String),
+    /// The filter failed, and the MTA goes on without it.
+    Failed(Failure),
+}
+
+/// How a filter failed without which its MTA goes on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// The [`Error`] in words.
+    pub text: String,
+    /// Whether the filter broke the protocol, or closed the connection; not so if it was too slow, or the system
+    /// failed.
+    pub broke_protocol: bool,
+}
+
+impl From<&Error> for Failure {
+    fn from(error: &Error) -> Self {
+        Self { text: error.to_string(), broke_protocol: matches!(error, Error::Protocol { .. }) }
+    }
 }
 
 /// Why a command was not sent.
@@ -69,6 +95,10 @@ pub enum Omission {
     Skipped,
     /// The protocol version does not have it.
     Version,
+    /// The MTA has given the filter up.
+    Lost,
+    /// The filter has answered "quarantine", and hears of the messages alone.
+    Held,
 }
 
 /// One command and what came of it.
@@ -86,9 +116,33 @@ pub struct Exchange {
     pub changes: Vec<Change>,
     /// How it ended.
     pub outcome: Outcome,
+    /// What it decides on the message, or on the whole SMTP session, if anything.
+    pub decision: Option<Disposition>,
+    /// What the SMTP client reads because of it. To SMTP, all parts of a message are one question: this answers it.
+    pub reply: Option<Vec<u8>>,
+    /// Why the message is to be held, if the filter, or its failure, holds it before its end.
+    pub quarantine: Option<Vec<u8>>,
+    /// What the MTA repairs, ignores or answers otherwise than the filter meant.
+    pub warnings: Vec<Warning>,
 }
 
 impl Exchange {
+    /// Starts with nothing but the question.
+    pub fn new(command: Kind, argument: Vec<u8>) -> Self {
+        Self {
+            command,
+            argument,
+            macros: None,
+            progress: 0,
+            changes: Vec::new(),
+            outcome: Outcome::NoneDue,
+            decision: None,
+            reply: None,
+            quarantine: None,
+            warnings: Vec::new(),
+        }
+    }
+
     /// The verdict; a filter that says nothing wants to go on.
     pub fn verdict(&self) -> &Verdict {
         match &self.outcome {
@@ -98,17 +152,56 @@ impl Exchange {
     }
 }
 
+/// How an MTA takes a filter that fails, or that does what its MTA gets over.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Policy {
+    /// What to do without the filter, and to go on; without this a failure is an [`Error`].
+    pub default_action: Option<DefaultAction>,
+    /// Whether each [`Warning`] is an [`Error`].
+    pub strict: bool,
+}
+
 /// A connection whose negotiation is done.
 #[derive(Debug)]
 pub struct Session {
-    link: Link,
-    like: Like,
+    /// Gone when the filter is.
+    link: Option<Link>,
+    judge: Judge,
+    policy: Policy,
+    standing: Standing,
     lists: MacroLists,
     agreed: Negotiated,
     actions: Actions,
     steps: Steps,
     /// Commands of which the filter has seen enough in this message.
     skipped: Vec<Kind>,
+    /// What the filter was told last.
+    last: Kind,
+    warnings: Vec<Warning>,
+}
+
+/// Why the wait for an answer ends without one.
+enum Stop {
+    Failed(Error),
+    /// Postfix calls it a configuration error.
+    Misconfigured(Warning),
+    /// Sendmail refuses the message, and keeps the filter.
+    Refused(Warning),
+}
+
+impl From<Error> for Stop {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// Where a new body stands that comes in pieces.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum NewBody {
+    None,
+    Begun,
+    /// Something else has come behind a piece.
+    Over,
 }
 
 impl Session {
@@ -119,45 +212,95 @@ impl Session {
     /// The filter does not answer, or wants what was not offered.
     pub fn negotiate(mut link: Link, like: Like, offer: Offer, values: &MacroValues) -> Result<Self, Error> {
         let during = Kind::Negotiate;
-        let broken = |fault| Err(Error::Protocol { during, fault });
         encode::negotiate(link.outgoing(), offer);
         let frame = link.receive(during)?;
-        let (kind, length) = (frame.kind, frame.payload.len());
-        let agreed = match Answer::decode(kind, frame.payload) {
-            Some(Answer::Negotiated(agreed)) => agreed,
-            Some(_) => return broken(Fault::OutOfPlace { kind }),
-            None => return broken(Fault::Malformed { kind, length }),
-        };
-        if !(OLDEST_VERSION..=offer.version).contains(&agreed.version) {
-            return broken(Fault::Version(agreed.version));
+        let Terms { agreed, warnings } =
+            Terms::read(&frame, like, offer).map_err(|fault| Error::Protocol { during, fault })?;
+        let mut session = Self::with_terms(Some(link), like, agreed);
+        session.warnings = warnings;
+        session.choose_macros(values);
+        Ok(session)
+    }
+
+    /// A session whose filter was never reached: `policy` has the default action that answers all.
+    pub fn without_filter(like: Like, offer: Offer, policy: Policy) -> Self {
+        let agreed = Negotiated { version: offer.version, actions: 0, steps: 0, macro_lists: Vec::new() };
+        let session = Self { standing: Standing::Lost, ..Self::with_terms(None, like, agreed) };
+        session.take_policy(policy)
+    }
+
+    fn with_terms(link: Option<Link>, like: Like, agreed: Negotiated) -> Self {
+        let judge = Judge { like, default_action: like.default_action() };
+        let (actions, steps) =
+            (Actions::from_bits_retain(agreed.actions), Steps::from_bits_retain(agreed.steps));
+        Self {
+            link,
+            judge,
+            policy: Policy::default(),
+            standing: Standing::Asked,
+            lists: like.macro_lists(),
+            agreed,
+            actions,
+            steps,
+            skipped: Vec::new(),
+            last: Kind::Negotiate,
+            warnings: Vec::new(),
         }
-        let actions = Actions::from_bits_retain(agreed.actions);
-        let steps = Steps::from_bits_retain(agreed.steps);
-        if !offer.actions.contains(actions) {
-            return broken(Fault::Actions(actions.difference(offer.actions)));
+    }
+
+    /// Sets how failures and warnings are taken; without this a failure is an error, and a warning is none.
+    ///
+    /// # Errors
+    /// The negotiation has brought a warning that shall not pass.
+    pub fn with_policy(self, policy: Policy) -> Result<Self, Error> {
+        match self.warnings.first() {
+            Some(warning) if policy.strict => {
+                Err(Error::Protocol { during: Kind::Negotiate, fault: Fault::Warned(warning.clone()) })
+            }
+            _ => Ok(self.take_policy(policy)),
         }
-        if !offer.steps.contains(steps) {
-            return broken(Fault::Steps(steps.difference(offer.steps)));
+    }
+
+    fn take_policy(mut self, policy: Policy) -> Self {
+        self.policy = policy;
+        if let Some(action) = policy.default_action {
+            self.judge.default_action = action;
         }
-        let mut lists = like.macro_lists();
-        for (stage, list) in &agreed.macro_lists {
-            if !list.is_empty() || like.heeds_empty_lists() {
-                lists.set(*stage, list);
+        self
+    }
+
+    fn choose_macros(&mut self, values: &MacroValues) {
+        let like = self.judge.like;
+        let tied = like.ties_macro_lists()
+            && !self.agreed.macro_lists.iter().any(|(stage, _)| *stage == MacroStage::EndOfHeader);
+        for (stage, list) in &self.agreed.macro_lists {
+            if tied && *stage == MacroStage::EndOfMessage {
+                let text = "Sendmail uses macros for the end of the message only with some for the end of the header";
+                self.warnings.push(Warning::new("B26", text));
+            } else if !list.is_empty() || like.heeds_empty_lists() {
+                self.lists.set(*stage, list);
+            } else {
+                let text = "Postfix takes an empty list of macros for no request";
+                self.warnings.push(Warning::new("B23", text));
             }
         }
         for setting in values.settings() {
             match setting.stage {
-                Some(stage) => lists.add(stage, &setting.name),
-                None if lists.contain(&setting.name) => {}
-                None => lists.add(MacroStage::Connect, &setting.name),
+                Some(stage) => self.lists.add(stage, &setting.name),
+                None if self.lists.contain(&setting.name) => {}
+                None => self.lists.add(MacroStage::Connect, &setting.name),
             }
         }
-        Ok(Self { link, like, lists, agreed, actions, steps, skipped: Vec::new() })
     }
 
     /// What the filter answered to the offer.
     pub fn agreed(&self) -> &Negotiated {
         &self.agreed
+    }
+
+    /// What the MTA got over in the negotiation.
+    pub fn warnings(&self) -> &[Warning] {
+        &self.warnings
     }
 
     /// The modifications that the filter may make.
@@ -175,53 +318,60 @@ impl Session {
         self.steps.contains(Steps::HDR_LEADSPC)
     }
 
+    /// Whether the MTA has given the filter up.
+    pub fn is_lost(&self) -> bool {
+        self.link.is_none()
+    }
+
     /// Forgets what was skipped: another message begins.
     pub fn begin_message(&mut self) {
         self.skipped.clear();
     }
 
-    /// Tells the filter something, and waits for its answer if it gives one.
+    /// Tells the filter something, and waits for its answer if it gives one. What an MTA makes of the answer is in
+    /// the exchange too.
     ///
     /// # Errors
-    /// The filter does not answer, or breaks the protocol.
+    /// The filter does not answer, or breaks the protocol, and no default action is to be played.
     pub fn tell(&mut self, request: &Request<'_>, values: &MacroValues) -> Result<Exchange, Error> {
         let kind = request.kind();
-        let mut exchange = Exchange {
-            command: kind,
-            argument: request.describe(self.leading_space()),
-            macros: None,
-            progress: 0,
-            changes: Vec::new(),
-            outcome: Outcome::NotAwaited,
+        let mut exchange = Exchange::new(kind, request.describe(self.leading_space()));
+        let judgement = match (self.standing, is_smtp_event(kind)) {
+            (Standing::Lost | Standing::Misconfigured, _) => {
+                exchange.outcome = Outcome::NotSent(Omission::Lost);
+                self.judge.without_answer(kind, &request.address(), self.standing)
+            }
+            (Standing::ContentOnly, true) => {
+                exchange.outcome = Outcome::NotSent(Omission::Held);
+                return Ok(exchange);
+            }
+            _ => {
+                self.expect_silence()?;
+                match self.converse(request, values, &mut exchange) {
+                    Ok(()) => match &exchange.outcome {
+                        Outcome::Answered(verdict) => {
+                            let judgement = self.judge.judge(kind, &request.address(), verdict);
+                            self.judge.hold(kind, judgement, exchange.quarantine.take())
+                        }
+                        _ => return Ok(exchange),
+                    },
+                    Err(stop) => self.give_up(request, &mut exchange, stop)?,
+                }
+            }
         };
-        let omission = self.omits(kind);
-        if self.sends_macros(kind, omission) {
-            exchange.macros = self.send_macros(kind, values)?;
-        }
-        if let Some(omission) = omission {
-            exchange.outcome = Outcome::NotSent(omission);
-            return Ok(exchange);
-        }
-        let leading_space = self.leading_space();
-        request.encode(self.link.outgoing(), leading_space);
-        self.settle(kind)?;
-        let no_reply = Stage::of(kind).map_or(Steps::empty(), Stage::no_reply);
-        if !self.steps.intersects(no_reply) {
-            let verdict = self.await_verdict(&mut exchange)?;
-            exchange.outcome = Outcome::Answered(verdict);
-        }
+        self.settle_for(judgement, &mut exchange);
         Ok(exchange)
     }
 
-    /// Gives up the message under way.
+    /// Gives up the message under way; nothing if the filter is lost.
     ///
     /// # Errors
     /// It cannot be sent.
-    pub fn abort(&mut self) -> Result<Exchange, Error> {
+    pub fn abort(&mut self) -> Result<Option<Exchange>, Error> {
         self.announce(Kind::Abort)
     }
 
-    /// Ends the SMTP session, so that another can begin on this connection; `false` if the protocol version
+    /// Ends the SMTP session, so that another can begin on this connection; nothing if the protocol version
     /// does not have that.
     ///
     /// # Errors
@@ -230,34 +380,157 @@ impl Session {
         if self.agreed.version < since_version(Kind::QuitNewConnection) {
             return Ok(None);
         }
-        self.announce(Kind::QuitNewConnection).map(Some)
+        self.announce(Kind::QuitNewConnection)
     }
 
-    /// Ends the session.
+    /// Ends the session; nothing if the filter is lost.
     ///
     /// # Errors
     /// It cannot be sent.
-    pub fn quit(&mut self) -> Result<Exchange, Error> {
+    pub fn quit(&mut self) -> Result<Option<Exchange>, Error> {
         self.announce(Kind::Quit)
     }
 
     /// Closes the connection, and waits until the filter has closed it too.
-    pub fn close(self) {
-        self.link.close();
+    ///
+    /// # Errors
+    /// The filter still had something to say.
+    pub fn close(self) -> Result<(), Error> {
+        match self.link.and_then(Link::close) {
+            Some(kind) => Err(Error::Protocol { during: self.last, fault: Fault::Unasked(kind) }),
+            None => Ok(()),
+        }
+    }
+
+    /// Makes sure that the filter has not said anything that nobody asked for.
+    ///
+    /// # Errors
+    /// It has.
+    pub fn expect_silence(&mut self) -> Result<(), Error> {
+        match self.link.as_mut().and_then(Link::unread) {
+            Some(kind) => Err(Error::Protocol { during: self.last, fault: Fault::Unasked(kind) }),
+            None => Ok(()),
+        }
+    }
+
+    /// Makes an error of a warning, if that is wanted.
+    ///
+    /// # Errors
+    /// It is.
+    pub fn complain(&self, exchange: &Exchange) -> Result<(), Error> {
+        match exchange.warnings.first() {
+            Some(warning) if self.policy.strict => {
+                let fault = Fault::Warned(warning.clone());
+                Err(Error::Protocol { during: exchange.command, fault })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Sends a command that has no payload and no answer.
-    fn announce(&mut self, command: Kind) -> Result<Exchange, Error> {
-        encode::raw(self.link.outgoing(), command, b"");
+    fn announce(&mut self, command: Kind) -> Result<Option<Exchange>, Error> {
+        self.expect_silence()?;
+        let Some(link) = &mut self.link else { return Ok(None) };
+        encode::raw(link.outgoing(), command, b"");
         self.settle(command)?;
-        Ok(Exchange {
-            command,
-            argument: Vec::new(),
-            macros: None,
-            progress: 0,
-            changes: Vec::new(),
-            outcome: Outcome::NoneDue,
-        })
+        self.last = command;
+        Ok(Some(Exchange::new(command, Vec::new())))
+    }
+
+    /// Sends a command, and waits for the answer if there is one.
+    fn converse(
+        &mut self,
+        request: &Request<'_>,
+        values: &MacroValues,
+        exchange: &mut Exchange,
+    ) -> Result<(), Stop> {
+        let kind = request.kind();
+        let omission = self.omits(kind);
+        if self.sends_macros(kind, omission) {
+            exchange.macros = self.send_macros(kind, values)?;
+        }
+        if let Some(omission) = omission {
+            exchange.outcome = Outcome::NotSent(omission);
+            return Ok(());
+        }
+        let leading_space = self.leading_space();
+        request.encode(self.connection().outgoing(), leading_space);
+        self.settle(kind)?;
+        self.last = kind;
+        let no_reply = Stage::of(kind).map_or(Steps::empty(), Stage::no_reply);
+        exchange.outcome = if self.steps.intersects(no_reply) {
+            Outcome::NotAwaited
+        } else {
+            Outcome::Answered(self.await_verdict(exchange)?)
+        };
+        Ok(())
+    }
+
+    /// The MTA goes on without the filter, as it would, if it would.
+    fn give_up(
+        &mut self,
+        request: &Request<'_>,
+        exchange: &mut Exchange,
+        stop: Stop,
+    ) -> Result<Judgement, Error> {
+        let kind = request.kind();
+        let without_answer = |standing| self.judge.without_answer(kind, &request.address(), standing);
+        let error = match stop {
+            Stop::Misconfigured(warning) => {
+                exchange.outcome = Outcome::Refused(warning.text.clone());
+                exchange.warnings.push(warning);
+                return Ok(without_answer(Standing::Misconfigured));
+            }
+            Stop::Refused(warning) => {
+                exchange.outcome = Outcome::Refused(warning.text.clone());
+                exchange.warnings.push(warning);
+                return Ok(Judgement { standing: Standing::Asked, ..without_answer(Standing::Lost) });
+            }
+            Stop::Failed(error) if self.policy.default_action.is_none() || !error.loses_the_filter() => {
+                return Err(error);
+            }
+            Stop::Failed(error) => error,
+        };
+        exchange.outcome = Outcome::Failed(Failure::from(&error));
+        // Sendmail lets the command pass whose answer it did not understand, unless that is part of the message.
+        if error.is_unexpected_frame() && !self.judge.like.is_postfix() && is_smtp_event(kind) {
+            return Ok(Judgement { standing: Standing::Lost, ..Judgement::default() });
+        }
+        let mut judgement = without_answer(Standing::Lost);
+        let half_a_body = exchange.changes.iter().any(|change| matches!(change, Change::ReplaceBody { .. }));
+        if self.judge.like == Like::Postfix312
+            && half_a_body
+            && judgement.decision == Some(Disposition::Accepted)
+        {
+            let reply = b"421 4.7.0 Server closing connection".to_vec();
+            judgement.decision = Some(Disposition::TempFailed(reply));
+            judgement.quarantine = None;
+        }
+        Ok(judgement)
+    }
+
+    /// Puts what an answer amounts to into the exchange, and heeds it.
+    fn settle_for(&mut self, judgement: Judgement, exchange: &mut Exchange) {
+        let Judgement { decision, quarantine, standing, warnings } = judgement;
+        exchange.reply =
+            decision.as_ref().and_then(|decision| self.judge.client_reads(exchange.command, decision));
+        exchange.decision = decision;
+        exchange.quarantine = quarantine;
+        exchange.warnings.extend(warnings);
+        match standing {
+            Standing::Asked => {}
+            // The part of Postfix that reads the message gave the filter up. To the SMTP server it is just gone.
+            Standing::Misconfigured if !is_smtp_event(exchange.command) => self.standing = Standing::Lost,
+            standing => self.standing = standing,
+        }
+        if matches!(self.standing, Standing::Lost | Standing::Misconfigured) {
+            self.link = None;
+        }
+    }
+
+    /// The connection. Whoever asks for it has made sure that the filter is not lost.
+    fn connection(&mut self) -> &mut Link {
+        self.link.as_mut().expect("nothing is sent to a lost filter")
     }
 
     fn omits(&self, kind: Kind) -> Option<Omission> {
@@ -284,57 +557,182 @@ impl Session {
 
     /// Sends the macros of a command, unless there is no list of them. A list without any value is sent empty.
     fn send_macros(&mut self, kind: Kind, values: &MacroValues) -> Result<Option<Definitions>, Error> {
-        let Some(stage) = self.like.macro_stage(kind) else { return Ok(None) };
+        let Some(stage) = self.judge.like.macro_stage(kind) else { return Ok(None) };
         let names = self.lists.of(stage);
         if names.is_empty() {
             return Ok(None);
         }
         let definitions = values.define(names);
-        encode::macros_before(self.link.outgoing(), kind.into(), &definitions);
+        encode::macros_before(self.connection().outgoing(), kind.into(), &definitions);
         self.settle(kind)?;
         Ok(Some(definitions))
     }
 
     /// Sends what waits, if this MTA does not wait any longer.
     fn settle(&mut self, during: Kind) -> Result<(), Error> {
-        if !self.like.gathers_writes() || self.link.outgoing().len() >= GATHER_LIMIT {
-            self.link.flush(during)?;
+        let gathers = self.judge.like.gathers_writes();
+        let link = self.connection();
+        if !gathers || link.outgoing().len() >= GATHER_LIMIT {
+            link.flush(during)?;
         }
         Ok(())
     }
 
-    fn await_verdict(&mut self, exchange: &mut Exchange) -> Result<Verdict, Error> {
+    fn await_verdict(&mut self, exchange: &mut Exchange) -> Result<Verdict, Stop> {
         let during = exchange.command;
-        let broken = |fault| Err(Error::Protocol { during, fault });
+        let like = self.judge.like;
+        let broken = |fault| Err(Stop::Failed(Error::Protocol { during, fault }));
+        let link = self.link.as_mut().expect("a lost filter is not asked");
+        if during == Kind::EndOfMessage {
+            link.begin_end_of_message();
+        }
+        let mut new_body = NewBody::None;
+        let mut refusal = None;
         loop {
-            let frame = self.link.receive(during)?;
+            let frame = link.receive(during)?;
             let (kind, length) = (frame.kind, frame.payload.len());
-            let modification = match Answer::decode(kind, frame.payload) {
-                Some(Answer::Modification(modification)) => modification,
-                Some(Answer::Reply(Reply::Skip)) => {
-                    match self.like.skips(during) {
+            let decoded = decode(&frame, like, &mut exchange.warnings);
+            if let Some(warning) = refusal.take_if(|_| matches!(decoded, Decoded::Answer(Answer::Reply(_)))) {
+                return Err(Stop::Refused(warning));
+            }
+            let modification = match decoded {
+                Decoded::Answer(Answer::Modification(modification)) => modification,
+                Decoded::Answer(Answer::Reply(Reply::Skip)) => {
+                    match like.skips(during) {
                         Skip::Commands(skipped) => self.skipped.push(skipped),
                         Skip::Everything => {}
                         Skip::Never => return broken(Fault::OutOfPlace { kind }),
                     }
                     return Ok(Verdict::Skip);
                 }
-                Some(Answer::Reply(reply)) => return Ok(reply.into()),
-                Some(Answer::Custom(text)) => return Ok(Verdict::Custom(text.to_vec())),
-                Some(Answer::Negotiated(_)) => return broken(Fault::OutOfPlace { kind }),
-                None => return broken(Fault::Malformed { kind, length }),
+                Decoded::Answer(Answer::Reply(reply)) => return Ok(reply.into()),
+                Decoded::Answer(Answer::Custom(text)) => return Ok(Verdict::Custom(text.to_vec())),
+                Decoded::Answer(Answer::Negotiated(_)) => return broken(Fault::OutOfPlace { kind }),
+                Decoded::Shutdown => return Ok(Verdict::Shutdown),
+                Decoded::Ignored => continue,
+                Decoded::Nonsense => return broken(Fault::Malformed { kind, length }),
             };
-            match Brought::from(modification) {
-                Brought::Progress => exchange.progress += 1,
+            if new_body == NewBody::Begun && !matches!(modification, Modification::ReplaceBody(_)) {
+                new_body = NewBody::Over;
+            }
+            let (change, right) = match Brought::from(modification) {
+                Brought::Progress => {
+                    exchange.progress += 1;
+                    continue;
+                }
+                Brought::Change(Change::Quarantine { reason }, _)
+                    if during != Kind::EndOfMessage && like.is_postfix() =>
+                {
+                    exchange.changes.push(Change::Quarantine { reason: reason.clone() });
+                    exchange.quarantine = Some(reason);
+                    continue;
+                }
                 Brought::Change(..) if during != Kind::EndOfMessage => {
                     return broken(Fault::OutOfPlace { kind });
                 }
-                Brought::Change(_, right) if !self.actions.contains(right) => {
-                    return broken(Fault::NotNegotiated(right));
+                Brought::Change(change, right) => (change, right),
+            };
+            let is_body = matches!(change, Change::ReplaceBody { .. });
+            if !self.actions.contains(right) {
+                let missing = format!("a change that needs {}, which was not negotiated", flag_names(&right));
+                if is_body && like == Like::Sendmail {
+                    refusal = Some(Warning::new("D4", format!("Sendmail refuses a message for {missing}")));
+                    continue;
                 }
-                Brought::Change(change, _) => collect(&mut exchange.changes, change),
+                exchange.warnings.push(Warning::new("D4", format!("{} makes {missing}", like.name())));
             }
+            if let Some(warning) = misconfiguration(&change, new_body).filter(|_| like.is_postfix()) {
+                return Err(Stop::Misconfigured(warning));
+            }
+            if is_body {
+                new_body = NewBody::Begun;
+            }
+            collect(&mut exchange.changes, change);
         }
+    }
+}
+
+/// What Postfix calls a configuration error.
+fn misconfiguration(change: &Change, new_body: NewBody) -> Option<Warning> {
+    const GIVES_UP: &str = "Postfix answers 451 4.3.5 and gives the filter up";
+    let (statement, what) = match change {
+        Change::ReplaceBody { .. } if new_body == NewBody::Over => {
+            ("D13", "the pieces of the new body are mixed with other answers")
+        }
+        Change::ChangeHeader { name, .. } if name.is_empty() => {
+            ("D18", "a header field without a name is to be changed")
+        }
+        _ => return None,
+    };
+    Some(Warning::new(statement, format!("{what}: {GIVES_UP}")))
+}
+
+/// A frame as an MTA reads it.
+enum Decoded<'a> {
+    Answer(Answer<'a>),
+    /// SHUTDOWN, which libmilter does not send.
+    Shutdown,
+    /// The MTA reads on.
+    Ignored,
+    Nonsense,
+}
+
+/// Reads an answer. Sendmail does not look closely at what follows the command byte.
+fn decode<'a>(frame: &'a Frame<'_>, like: Like, warnings: &mut Vec<Warning>) -> Decoded<'a> {
+    let payload = &*frame.payload;
+    let plain = match frame.kind {
+        b'4' if payload.is_empty() && like.is_postfix() => return Decoded::Shutdown,
+        b'p' if !payload.is_empty() => return Decoded::Nonsense,
+        b'y' => return decode_reply(payload, like, warnings),
+        kind => Answer::decode(kind, payload),
+    };
+    match plain {
+        Some(answer) => Decoded::Answer(answer),
+        None if like == Like::Sendmail => match Answer::decode(frame.kind, b"") {
+            Some(answer @ Answer::Reply(_)) => {
+                let text = format!("Sendmail ignores the data behind '{}'", frame.kind.escape_ascii());
+                warnings.push(Warning::new("A7", text));
+                Decoded::Answer(answer)
+            }
+            _ if b"himq+-2e".contains(&frame.kind) => {
+                let text = format!(
+                    "Sendmail ignores '{}', whose strings are not complete",
+                    frame.kind.escape_ascii()
+                );
+                warnings.push(Warning::new("A8", text));
+                Decoded::Ignored
+            }
+            _ => Decoded::Nonsense,
+        },
+        None => Decoded::Nonsense,
+    }
+}
+
+/// Reads a reply of the filter's own, which should be one string.
+fn decode_reply<'a>(payload: &'a [u8], like: Like, warnings: &mut Vec<Warning>) -> Decoded<'a> {
+    let end = payload.iter().position(|&b| b == 0);
+    if let Some(answer) = Answer::decode(b'y', payload) {
+        return Decoded::Answer(answer);
+    }
+    match (like, end) {
+        (Like::Sendmail, _) => {
+            let text =
+                "the filter's reply is not one string with a NUL at its end: Sendmail uses its own text";
+            warnings.push(Warning::new("A8", text));
+            Decoded::Answer(Answer::Reply(Reply::Reject))
+        }
+        (Like::Postfix37, Some(end)) => {
+            warnings.push(Warning::new("A8", "Postfix 3.7 ignores what follows the NUL of a reply"));
+            Decoded::Answer(Answer::Custom(&payload[..end]))
+        }
+        (Like::Postfix37, None) if !payload.is_empty() => {
+            let text =
+                "the filter's reply has no NUL at its end: Postfix 3.7 sends what its memory holds behind it";
+            warnings.push(Warning::new("A8", text));
+            Decoded::Answer(Answer::Custom(payload))
+        }
+        (Like::Postfix37, None) => Decoded::Answer(Answer::Custom(payload)),
+        (Like::Postfix312, _) => Decoded::Nonsense,
     }
 }
 

@@ -37,6 +37,14 @@ fn modifications(list: &[Modification<'_>], last: Reply) -> Vec<u8> {
     bytes
 }
 
+fn rejected(reply: &str) -> Disposition {
+    Disposition::Rejected(reply.as_bytes().to_vec())
+}
+
+fn tempfailed(reply: &str) -> Disposition {
+    Disposition::TempFailed(reply.as_bytes().to_vec())
+}
+
 fn wants(version: u32, actions: Actions, steps: Steps) -> Negotiated {
     Negotiated { version, actions: actions.bits(), steps: steps.bits(), macro_lists: Vec::new() }
 }
@@ -173,7 +181,7 @@ fn play(like: Like, actions: Actions, steps: Steps, script: Script) -> Played {
 
 #[test]
 fn two_messages_as_postfix_and_sendmail_send_them() {
-    let postfix = play(Like::Postfix, Actions::empty(), Steps::empty(), Vec::new());
+    let postfix = play(Like::Postfix37, Actions::empty(), Steps::empty(), Vec::new());
     assert_eq!(postfix.filter.commands(), "OCHMRRTLLLNBEAMRRTLLLNBEAAQ");
     let sendmail = play(Like::Sendmail, Actions::empty(), Steps::empty(), Vec::new());
     assert_eq!(sendmail.filter.commands(), "OCHMRRTLLLNBEMRRTLLLNBEQ");
@@ -212,7 +220,7 @@ fn play_with_macros(like: Like, lists: &[(MacroStage, &str)]) -> Played {
 
 #[test]
 fn postfix_sends_macros_with_every_command() {
-    let played = play_with_macros(Like::Postfix, &[]);
+    let played = play_with_macros(Like::Postfix37, &[]);
     let connect = macros(&played, Kind::Connect, 0);
     assert!(connect.starts_with("j=mx.example.org {daemon_name}=mx.example.org "), "{connect}");
     assert!(connect.ends_with("_=client.example.com [192.0.2.1] x=y"), "{connect}");
@@ -251,7 +259,7 @@ fn sendmail_sends_macros_once_a_stage() {
 fn a_filter_can_ask_for_other_macros() {
     let lists =
         [(MacroStage::Connect, ""), (MacroStage::EndOfHeader, "x {nosuch}, j"), (MacroStage::Helo, "v")];
-    let postfix = play_with_macros(Like::Postfix, &lists);
+    let postfix = play_with_macros(Like::Postfix37, &lists);
     assert!(macros(&postfix, Kind::Connect, 0).starts_with("j="), "an empty list is no request");
     assert_eq!(macros(&postfix, Kind::Helo, 0), "v=Postfix 3.7.11");
     assert_eq!(macros(&postfix, Kind::Header, 0), "x=y j=mx.example.org");
@@ -264,7 +272,7 @@ fn a_filter_can_ask_for_other_macros() {
 #[test]
 fn steps_that_are_switched_off_are_not_sent_but_their_macros_are() {
     let off = Steps::NOCONNECT | Steps::NOHELO | Steps::NORCPT | Steps::NOEOH | Steps::NOBODY;
-    let played = play(Like::Postfix, Actions::empty(), off, Vec::new());
+    let played = play(Like::Postfix37, Actions::empty(), off, Vec::new());
     let omitted = |exchange: &&Exchange| exchange.outcome == Outcome::NotSent(Omission::SwitchedOff);
     assert_eq!(played.exchanges.iter().filter(omitted).count(), 2 + 2 * 4);
     let mut frames = played.filter.frames();
@@ -279,7 +287,7 @@ fn steps_that_are_switched_off_are_not_sent_but_their_macros_are() {
 
 #[test]
 fn answers_that_were_waived_are_not_awaited() {
-    let played = play(Like::Postfix, Actions::empty(), Steps::NO_REPLY, Vec::new());
+    let played = play(Like::Postfix37, Actions::empty(), Steps::NO_REPLY, Vec::new());
     let answered: Vec<_> = played
         .exchanges
         .iter()
@@ -293,18 +301,18 @@ fn answers_that_were_waived_are_not_awaited() {
 #[test]
 fn skip_means_what_the_mta_takes_it_for() {
     for (like, on, commands) in [
-        (Like::Postfix, b'C', "OCHMRRTLLLNBEA"),
-        (Like::Postfix, b'R', "OCHMRTLLLNBEA"),
-        (Like::Postfix, b'L', "OCHMRRTLNBEA"),
-        (Like::Postfix, b'B', "OCHMRRTLLLNBEA"),
-        (Like::Postfix, b'E', "OCHMRRTLLLNBEA"),
+        (Like::Postfix37, b'C', "OCHMRRTLLLNBEA"),
+        (Like::Postfix37, b'R', "OCHMRTLLLNBEA"),
+        (Like::Postfix37, b'L', "OCHMRRTLNBEA"),
+        (Like::Postfix37, b'B', "OCHMRRTLLLNBEA"),
+        (Like::Postfix37, b'E', "OCHMRRTLLLNBEA"),
         (Like::Sendmail, b'M', "OCHM"),
         (Like::Sendmail, b'R', "OCHMR"),
         (Like::Sendmail, b'L', "OCHMRRTLLLNE"),
         (Like::Sendmail, b'N', "OCHMRRTLLLNE"),
     ] {
         let second = match (like, on) {
-            (Like::Postfix, _) => "MRRTLLLNBEAAQ",
+            (Like::Postfix37 | Like::Postfix312, _) => "MRRTLLLNBEAAQ",
             (Like::Sendmail, b'M' | b'R') => "Q",
             (Like::Sendmail, _) => "MRRTLLLNBEQ",
         };
@@ -336,7 +344,7 @@ fn leading_space_is_sent_and_taken_if_wanted() {
         [(Steps::empty(), &b" b"[..], "N: n"), (Steps::HDR_LEADSPC, &b"  b"[..], "N:n")]
     {
         let changes = modifications(&[Modification::AddHeader { name: b"N", value: b"n" }], Reply::Continue);
-        let played = play(Like::Postfix, Actions::ADDHDRS, steps, vec![(b'E', changes)]);
+        let played = play(Like::Postfix37, Actions::ADDHDRS, steps, vec![(b'E', changes)]);
         let message = String::from_utf8(played.deliveries[0].mail.message().to_bytes()).unwrap();
         assert_eq!(message.lines().nth(3), Some(result));
         let header = [b"X-A\0", sent, b"\0"].concat();
@@ -348,20 +356,20 @@ fn leading_space_is_sent_and_taken_if_wanted() {
 fn changes_are_collected_and_applied_when_the_message_is_accepted() {
     let changes = [
         Modification::Progress,
-        Modification::ReplaceBody(b"new\r"),
         Modification::AddRecipient(b"<n@example.org>"),
+        Modification::ReplaceBody(b"new\r"),
         Modification::ReplaceBody(b"\nbody\r\n"),
         Modification::Progress,
     ];
     let script = || {
         vec![(b'E', modifications(&changes, Reply::Accept)), (b'E', modifications(&changes, Reply::Reject))]
     };
-    let played = play(Like::Postfix, Actions::CHGBODY | Actions::ADDRCPT, Steps::empty(), script());
+    let played = play(Like::Postfix37, Actions::CHGBODY | Actions::ADDRCPT, Steps::empty(), script());
     let [accepted, rejected] = &played.deliveries[..] else { panic!("two messages") };
     assert_eq!(accepted.changes.len(), 2);
     assert_eq!(accepted.mail.message().body, b"new\nbody\n");
     assert_eq!(accepted.mail.envelope.recipients.len(), 3);
-    assert_eq!(rejected.disposition, Disposition::Rejected(None));
+    assert_eq!(rejected.disposition, Disposition::Rejected(b"550 5.7.1 Command rejected".to_vec()));
     assert_eq!(rejected.mail.message().body, b"body\n");
     let last = played.exchanges.iter().find(|exchange| exchange.command == Kind::EndOfMessage).unwrap();
     assert_eq!(last.progress, 2);
@@ -370,19 +378,19 @@ fn changes_are_collected_and_applied_when_the_message_is_accepted() {
 #[test]
 fn a_verdict_ends_the_message() {
     for (on, answer, commands, disposition) in [
-        (b'M', reply(Reply::Reject), "OCHMMRRTLLLNBEQ", Disposition::Rejected(None)),
+        (
+            b'M',
+            reply(Reply::Reject),
+            "OCHMMRRTLLLNBEQ",
+            rejected("550 5.7.1 <s@example.com>... Command rejected"),
+        ),
         (b'M', reply(Reply::Accept), "OCHMMRRTLLLNBEQ", Disposition::Accepted),
         (b'R', reply(Reply::Discard), "OCHMRAMRRTLLLNBEQ", Disposition::Discarded),
-        (b'T', reply(Reply::TempFail), "OCHMRRTMRRTLLLNBEQ", Disposition::TempFailed(None)),
+        (b'T', reply(Reply::TempFail), "OCHMRRTAMRRTLLLNBEQ", tempfailed("451 4.3.2 Please try again later")),
         (b'L', reply(Reply::Accept), "OCHMRRTLMRRTLLLNBEQ", Disposition::Accepted),
         (b'B', reply(Reply::Discard), "OCHMRRTLLLNBMRRTLLLNBEQ", Disposition::Discarded),
-        (
-            b'E',
-            custom(b"451 4.7.1 later"),
-            "OCHMRRTLLLNBEMRRTLLLNBEQ",
-            Disposition::TempFailed(Some(b"451 4.7.1 later".to_vec())),
-        ),
-        (b'N', custom(b"550 no"), "OCHMRRTLLLNMRRTLLLNBEQ", Disposition::Rejected(Some(b"550 no".to_vec()))),
+        (b'E', custom(b"451 4.7.1 later"), "OCHMRRTLLLNBEMRRTLLLNBEQ", tempfailed("451 4.7.1 later")),
+        (b'N', custom(b"550 no"), "OCHMRRTLLLNMRRTLLLNBEQ", rejected("550 5.0.0 no")),
     ] {
         let played = play(Like::Sendmail, Actions::empty(), Steps::empty(), vec![(on, answer)]);
         assert_eq!(played.filter.commands(), commands);
@@ -394,20 +402,21 @@ fn a_verdict_ends_the_message() {
 
 #[test]
 fn a_verdict_on_the_connection_holds_for_all_messages() {
-    for (like, commands) in [(Like::Postfix, "OCH"), (Like::Sendmail, "OCHQ")] {
+    for (like, commands, refusal) in [
+        (Like::Postfix37, "OCH", "451 4.7.1 Service unavailable - try again later"),
+        (Like::Sendmail, "OCHQ", "451 4.3.2 Please try again later"),
+    ] {
         let played = play(like, Actions::empty(), Steps::empty(), vec![(b'H', reply(Reply::TempFail))]);
         assert_eq!(played.filter.commands(), commands);
         for delivery in played.deliveries {
-            assert_eq!(
-                (delivery.disposition, delivery.decided_by),
-                (Disposition::TempFailed(None), Kind::Helo)
-            );
+            assert_eq!((delivery.disposition, delivery.decided_by), (tempfailed(refusal), Kind::Helo));
         }
     }
     let discard = || vec![(b'C', reply(Reply::Discard))];
     let sendmail = play(Like::Sendmail, Actions::empty(), Steps::empty(), discard());
-    assert_eq!(sendmail.deliveries[1].disposition, Disposition::Discarded);
-    let postfix = play(Like::Postfix, Actions::empty(), Steps::empty(), discard());
+    assert_eq!(sendmail.deliveries[1].disposition, Disposition::Accepted);
+    assert_eq!(sendmail.filter.commands(), "OCQ");
+    let postfix = play(Like::Postfix37, Actions::empty(), Steps::empty(), discard());
     assert_eq!(postfix.deliveries[0].disposition, Disposition::Accepted);
 }
 
@@ -421,7 +430,7 @@ fn refused_recipients_are_left_out() {
     assert_eq!(delivery.refused[0].0, Mailbox::parse(b"<r1@example.org>"));
 
     let played = play(Like::Sendmail, Actions::empty(), Steps::empty(), refuse(2));
-    assert_eq!(played.deliveries[0].disposition, Disposition::Rejected(Some(b"550 no".to_vec())));
+    assert_eq!(played.deliveries[0].disposition, rejected("550 5.0.0 <r2@example.org>... no"));
     assert_eq!(played.filter.commands(), "OCHMRRAMRRTLLLNBEQ", "the client gives up");
 }
 
@@ -445,7 +454,7 @@ fn clients_change_behind_a_message_that_passed() {
     for (like, script, changed, commands) in [
         (Like::Sendmail, Vec::new(), true, "OCHUMRRTLLLNBEKCHQ"),
         (Like::Sendmail, vec![(b'E', reply(Reply::Accept))], false, "OCHUMRRTLLLNBEQ"),
-        (Like::Postfix, Vec::new(), false, "OCHUMRRTLLLNBEAAQ"),
+        (Like::Postfix37, Vec::new(), false, "OCHUMRRTLLLNBEAAQ"),
     ] {
         let values = MacroValues::default();
         let agreed = wants(6, Actions::empty(), Steps::empty());
@@ -484,7 +493,7 @@ fn pieces_of_the_body_are_as_large_as_frames_may_be() {
 /// What went wrong with a filter that answers a command in this way.
 fn fault(on: u8, answer: Vec<u8>) -> (Kind, Fault) {
     let agreed = wants(6, Actions::ADDHDRS, Steps::empty());
-    match play_with(Like::Postfix, agreed, vec![(on, answer)], Vec::new(), None) {
+    match play_with(Like::Postfix37, agreed, vec![(on, answer)], Vec::new(), None) {
         Err(Error::Protocol { during, fault }) => (during, fault),
         Err(other) => panic!("{other}"),
         Ok(_) => panic!("nothing went wrong"),
@@ -494,16 +503,9 @@ fn fault(on: u8, answer: Vec<u8>) -> (Kind, Fault) {
 #[test]
 fn filters_that_break_the_protocol() {
     let add = Modification::AddHeader { name: b"N", value: b"n" };
-    let quarantine = Modification::Quarantine(b"why");
     for (on, answer, during, expected) in [
         (b'H', b"\0\0\0\x01Z".to_vec(), Kind::Helo, Fault::Malformed { kind: b'Z', length: 0 }),
         (b'N', modifications(&[add], Reply::Continue), Kind::EndOfHeader, Fault::OutOfPlace { kind: b'h' }),
-        (
-            b'E',
-            modifications(&[quarantine], Reply::Continue),
-            Kind::EndOfMessage,
-            Fault::NotNegotiated(Actions::QUARANTINE),
-        ),
         (
             b'E',
             b"\0\0\0\x0dO\0\0\0\x06\0\0\0\0\0\0\0\0".to_vec(),
@@ -516,21 +518,49 @@ fn filters_that_break_the_protocol() {
     }
 }
 
-#[test]
-fn a_filter_may_not_want_what_was_not_offered() {
-    let negotiate = |offered: u32, agreed: Negotiated| {
-        let (session, _filter) =
-            open(Like::Postfix, offer(offered), agreed, Vec::new(), &MacroValues::default());
-        match session {
-            Err(Error::Protocol { during: Kind::Negotiate, fault }) => fault,
-            other => panic!("{other:?}"),
+/// What an MTA makes of the answer to the negotiation: the agreed version and the statements that it gets over, or
+/// the fault.
+fn negotiated(like: Like, offered: u32, agreed: Negotiated) -> Result<(u32, Vec<&'static str>), Fault> {
+    let (session, _filter) = open(like, offer(offered), agreed, Vec::new(), &MacroValues::default());
+    match session {
+        Ok(session) => {
+            let warned = session.warnings().iter().map(|warning| warning.statement).collect();
+            Ok((session.agreed().version, warned))
         }
-    };
+        Err(Error::Protocol { during: Kind::Negotiate, fault }) => Err(fault),
+        Err(other) => panic!("{other}"),
+    }
+}
+
+#[test]
+fn what_was_not_offered_is_refused_or_got_over() {
     let none = (Actions::empty(), Steps::empty());
-    assert_eq!(negotiate(4, wants(6, none.0, none.1)), Fault::Version(6));
-    assert_eq!(negotiate(6, wants(1, none.0, none.1)), Fault::Version(1));
-    assert_eq!(negotiate(2, wants(2, Actions::CHGFROM, none.1)), Fault::Actions(Actions::CHGFROM));
-    assert_eq!(negotiate(2, wants(2, none.0, Steps::SKIP | Steps::NOBODY)), Fault::Steps(Steps::SKIP));
+    let skip = Steps::SKIP | Steps::NOBODY;
+    for (like, offered, wanted, result) in [
+        (Like::Postfix37, 4, wants(6, none.0, none.1), Err(Fault::Version(6))),
+        (Like::Sendmail, 4, wants(6, none.0, none.1), Ok((4, vec!["B5"]))),
+        (Like::Postfix37, 6, wants(1, none.0, none.1), Ok((6, vec!["B6"]))),
+        (Like::Postfix37, 6, wants(0, none.0, none.1), Ok((6, vec!["B6"]))),
+        (Like::Sendmail, 6, wants(1, none.0, none.1), Err(Fault::Version(1))),
+        (Like::Sendmail, 6, wants(0, none.0, none.1), Ok((2, vec!["B6"]))),
+        (Like::Postfix37, 2, wants(2, Actions::CHGFROM, none.1), Err(Fault::Actions(Actions::CHGFROM))),
+        (Like::Sendmail, 2, wants(2, Actions::CHGFROM, none.1), Err(Fault::Actions(Actions::CHGFROM))),
+        (Like::Postfix37, 2, wants(2, none.0, skip), Ok((2, vec!["B10"]))),
+        (Like::Sendmail, 2, wants(2, none.0, skip), Err(Fault::Steps(Steps::SKIP))),
+    ] {
+        assert_eq!(negotiated(like, offered, wanted.clone()), result, "{like:?} {wanted:?}");
+    }
+}
+
+#[test]
+fn another_answer_to_the_negotiation_is_an_error() {
+    for answer in [reply(Reply::Continue), b"\0\0\0\x05O\0\0\0\x06".to_vec()] {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        theirs.write_all(&answer).unwrap();
+        let link = Link::new(Stream::Unix(ours), Duration::from_secs(30));
+        let session = Session::negotiate(link, Like::Sendmail, offer(6), &MacroValues::default());
+        assert!(matches!(session, Err(Error::Protocol { during: Kind::Negotiate, .. })), "{session:?}");
+    }
 }
 
 #[test]
@@ -538,7 +568,7 @@ fn a_filter_that_hangs_up_is_told_by_the_command() {
     let (ours, theirs) = UnixStream::pair().unwrap();
     drop(theirs);
     let link = Link::new(Stream::Unix(ours), Duration::from_secs(30));
-    let session = Session::negotiate(link, Like::Postfix, offer(6), &MacroValues::default());
+    let session = Session::negotiate(link, Like::Postfix37, offer(6), &MacroValues::default());
     assert!(
         matches!(session, Err(Error::Protocol { during: Kind::Negotiate, fault: Fault::Closed })),
         "{session:?}"
@@ -547,7 +577,7 @@ fn a_filter_that_hangs_up_is_told_by_the_command() {
 
 #[test]
 fn postfix_gathers_frames_until_an_answer_is_due_and_sendmail_does_not() {
-    for (like, at_once) in [(Like::Postfix, 0), (Like::Sendmail, 6)] {
+    for (like, at_once) in [(Like::Postfix37, 0), (Like::Sendmail, 6)] {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         let mut answer = Vec::new();
         let agreed = wants(6, Actions::empty(), Steps::NOHELO);
@@ -576,7 +606,7 @@ fn every_kind_of_client_address() {
         let (session, filter) = open(Like::Sendmail, offer(6), agreed, Vec::new(), &values);
         let mut session = session.unwrap();
         session.tell(&Request::Connect { host: b"h", peer }, &values).unwrap();
-        session.close();
+        session.close().unwrap();
         assert_eq!(filter.frames().last().unwrap(), &(b'C', payload.to_vec()));
     }
 }

@@ -72,6 +72,13 @@ pub enum Woken {
     TimedOut,
 }
 
+/// Whether there is something to read, or an end or an error to learn of, at this moment.
+pub fn is_readable(fd: BorrowedFd<'_>) -> bool {
+    let mut fds = [libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 }];
+    // SAFETY: the array outlives the call and its length is passed along. It does not wait.
+    unsafe { libc::poll(fds.as_mut_ptr(), 1, 0) > 0 }
+}
+
 /// Waits until `fd` is ready for `interest`, `alarm` becomes readable, or `deadline` is reached. The alarm counts
 /// first.
 ///

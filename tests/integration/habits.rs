@@ -1,6 +1,7 @@
 //! `milter::mta` claims to behave as Postfix and Sendmail do. Here the real ones and it meet the same filter, with the
-//! same messages: every frame that the filter gets, and every message that comes out, must be equal. Left out is
-//! what the test cannot give both: ports, times, queue ids, and how the server would route the mail.
+//! same messages: every frame that the filter gets, every refusal that the SMTP client reads, and every message that
+//! comes out, must be equal. Left out is what the test cannot give both: ports, times, queue ids, and how the server
+//! would route the mail. Filters that answer what they should not are in `answers`.
 
 use std::fs::{self, Permissions};
 use std::io::{Read, Write};
@@ -11,8 +12,8 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
 use milter::mta::{
-    Client, ClientAddress, Disposition, Envelope, Exchange, FilterAddress, Header, Like, Link, MacroValues,
-    Mailbox, Message, Player, Session, Submission, offer,
+    Client, ClientAddress, DefaultAction, Disposition, Envelope, Exchange, FilterAddress, Header, Like, Link,
+    MacroValues, Mailbox, Message, Player, Policy, Session, Submission, offer,
 };
 use milter::protocol::reply::{Negotiated, encode_custom};
 use milter::protocol::{MacroStage, Modification, Reply, Stage, Steps, kind};
@@ -43,25 +44,29 @@ const COMPARABLE: [&[u8]; 12] = [
 ];
 
 /// How the filter behaves in one session.
-#[derive(Clone)]
-struct Behaviour {
-    steps: Steps,
-    macro_lists: &'static [(MacroStage, &'static str)],
-    /// The frame with which it answers the first command with this byte; all others it answers with "continue".
-    answer: Option<(u8, Vec<u8>)>,
-    modifications: Vec<Modification<'static>>,
+#[derive(Clone, Debug)]
+pub struct Behaviour {
+    pub steps: Steps,
+    pub macro_lists: &'static [(MacroStage, &'static str)],
+    /// What it answers to the negotiation, if that is nothing ordinary.
+    pub negotiation: Option<Vec<u8>>,
+    /// What it sends as the answer to the next command with this byte, or that it hangs up; all others it answers
+    /// with "continue".
+    pub answers: Vec<(u8, Option<Vec<u8>>)>,
+    pub modifications: Vec<Modification<'static>>,
 }
 
 impl Behaviour {
-    fn new(steps: Steps) -> Self {
-        Self { steps, macro_lists: &[], answer: None, modifications: Vec::new() }
+    pub fn new(steps: Steps) -> Self {
+        Self { steps, macro_lists: &[], negotiation: None, answers: Vec::new(), modifications: Vec::new() }
     }
 
-    /// The bytes with which it answers `kind`, and whether that used up its special answer.
-    fn reply(&self, kind: u8, answered: &mut bool) -> Vec<u8> {
+    /// The bytes with which it answers `kind`, using up its special answers; `None` if it hangs up instead.
+    fn reply(&mut self, kind: u8) -> Option<Vec<u8>> {
         let mut bytes = Vec::new();
         let stage = Stage::of(kind::Kind::try_from(kind).unwrap());
         match kind {
+            b'O' if self.negotiation.is_some() => return self.negotiation.take(),
             b'O' => {
                 let lists = self.macro_lists.iter().map(|(stage, list)| (*stage, list.as_bytes().to_vec()));
                 Negotiated {
@@ -81,15 +86,13 @@ impl Behaviour {
                         modification.encode(&mut bytes, 65_535).unwrap();
                     }
                 }
-                match &self.answer {
-                    Some((on, answer)) if *on == kind && !std::mem::replace(answered, true) => {
-                        bytes.extend_from_slice(answer);
-                    }
-                    _ => Reply::Continue.encode(&mut bytes),
+                match self.answers.iter().position(|(on, _)| *on == kind) {
+                    Some(at) => bytes.extend_from_slice(&self.answers.remove(at).1?),
+                    None => Reply::Continue.encode(&mut bytes),
                 }
             }
         }
-        bytes
+        Some(bytes)
     }
 }
 
@@ -137,12 +140,12 @@ impl Recorder {
 
 fn record(mut stream: UnixStream, behaviour: &Behaviour) -> Vec<Frame> {
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut behaviour = behaviour.clone();
     let mut frames = Vec::new();
-    let mut answered = false;
     while let Some((kind, payload)) = read_frame(&mut stream) {
-        let reply = behaviour.reply(kind, &mut answered);
+        let reply = behaviour.reply(kind);
         frames.push((kind, payload));
-        if stream.write_all(&reply).is_err() {
+        if reply.is_none_or(|reply| stream.write_all(&reply).is_err()) {
             break;
         }
     }
@@ -160,9 +163,13 @@ fn read_frame(stream: &mut UnixStream) -> Option<Frame> {
 
 /// What came out of a session.
 #[derive(Debug, PartialEq, Eq)]
-struct Outcome {
+pub struct Outcome {
     frames: Vec<String>,
+    /// What the SMTP client was refused, and by which words.
+    refusals: Vec<String>,
     delivered: Vec<String>,
+    /// How many messages went into quarantine.
+    held: usize,
 }
 
 /// A frame without what cannot be equal.
@@ -185,11 +192,10 @@ fn comparable((kind, payload): &Frame) -> String {
     format!("{} {}", char::from(*kind), text.join(" "))
 }
 
-/// A message that was let through: its envelope, without order and ESMTP arguments, and its text, in which only the place
-/// of the server's own field counts.
+/// A message that was let through: its envelope, without order and without what servers add by themselves, and its
+/// text, in which only the place of the server's own field counts.
 fn delivered(sender: &str, recipients: &[String], message: &[u8]) -> String {
-    let address = |mailbox: &str| mailbox.split(' ').next().unwrap().to_owned();
-    let mut recipients: Vec<_> = recipients.iter().map(|recipient| address(recipient)).collect();
+    let mut recipients: Vec<_> = recipients.iter().map(|recipient| comparable_mailbox(recipient)).collect();
     recipients.sort();
     let mut message = Message::parse(message);
     for header in &mut message.headers {
@@ -197,8 +203,25 @@ fn delivered(sender: &str, recipients: &[String], message: &[u8]) -> String {
             *header = Header::new(b"Received", b" (own)");
         }
     }
-    format!("{} to {}\n{}", address(sender), recipients.join(", "), message.to_bytes().escape_ascii())
+    let sender = comparable_mailbox(sender);
+    format!("{sender} to {}\n{}", recipients.join(", "), message.to_bytes().escape_ascii())
         .replace("\\r\\n", "\n")
+}
+
+/// An address with the ESMTP arguments that are passed on as they are: not BODY and SIZE, which a server finds out by
+/// itself, and not an ORCPT that is the address once more.
+fn comparable_mailbox(mailbox: &str) -> String {
+    let mailbox = Mailbox::parse(mailbox.as_bytes());
+    let address = String::from_utf8_lossy(&mailbox.address).replace(' ', "+20");
+    let own = format!("ORCPT=rfc822;{address}").into_bytes();
+    let kept = |argument: &&Vec<u8>| {
+        let keys = [&b"RET="[..], b"ENVID=", b"NOTIFY=", b"ORCPT="];
+        **argument != own && keys.iter().any(|key| argument.starts_with(key))
+    };
+    let mut words: Vec<_> = mailbox.arguments.iter().filter(kept).cloned().collect();
+    words.sort();
+    words.insert(0, [b"<", &mailbox.address[..], b">"].concat());
+    String::from_utf8_lossy(&words.join(&b' ')).into_owned()
 }
 
 fn first_message() -> Vec<u8> {
@@ -209,36 +232,33 @@ fn first_message() -> Vec<u8> {
 }
 
 /// A real server, with the filter in front of it and the sink behind it.
-struct Real {
+pub struct Real {
     server: MailServer,
     sink: Sink,
     recorder: Recorder,
     delivered: usize,
+    held: usize,
 }
 
 impl Real {
-    fn start(kind: Kind) -> Self {
+    pub fn start(kind: Kind, default_action: DefaultAction) -> Self {
         let recorder = Recorder::start();
         let sink = Sink::open();
-        let server = MailServer::start(kind, &recorder.endpoint, &sink);
-        Self { server, sink, recorder, delivered: 0 }
+        let server = MailServer::start_with(kind, &recorder.endpoint, &sink, default_action, 30);
+        Self { server, sink, recorder, delivered: 0, held: 0 }
     }
 
-    fn session(&mut self, behaviour: &Behaviour, deliveries: usize) -> Outcome {
+    /// One session with it, in which so many messages should come through.
+    pub fn session(&mut self, behaviour: &Behaviour, deliveries: usize) -> Outcome {
         self.recorder.prepare(behaviour);
-        let mut client = smtp_client::Client::connect(Ipv4Addr::LOCALHOST, self.server.port());
-        client.say("EHLO client.example.com");
+        let mut client = smtp_client::Client::open(Ipv4Addr::LOCALHOST, self.server.port());
+        let mut refusals = Refusals::default();
+        refusals.note("greeting", client.greeting());
+        refusals.note("EHLO", client.ask("EHLO client.example.com"));
         for message in [first_message(), messages::short("the second", "")] {
-            // Whether a message gets through is up to the filter.
-            let replies: Vec<_> = std::iter::once("MAIL FROM:<ann@example.com> BODY=8BITMIME".to_owned())
-                .chain(RECIPIENTS.map(|recipient| format!("RCPT TO:<{recipient}>")))
-                .map(|command| client.say(&command))
-                .collect();
-            if replies[1..].iter().any(|reply| reply.starts_with('2')) {
-                client.data(&message);
-            }
+            self.hand_in(&mut client, &message, &mut refusals);
         }
-        client.quit();
+        client.leave();
         let mut delivered: Vec<_> = self.sink.deliveries(self.delivered + deliveries)[self.delivered..]
             .iter()
             .map(|delivery| delivered(&delivery.sender, &delivery.recipients, &delivery.message))
@@ -246,15 +266,47 @@ impl Real {
         self.delivered += deliveries;
         // The server need not deliver them in order.
         delivered.sort();
-        Outcome { frames: self.recorder.frames(), delivered }
+        let held = self.server.held().len();
+        let newly_held = held - std::mem::replace(&mut self.held, held);
+        Outcome { frames: self.recorder.frames(), refusals: refusals.0, delivered, held: newly_held }
+    }
+
+    /// The client hands in one message, and gives it up when it is refused.
+    fn hand_in(&self, client: &mut smtp_client::Client, message: &[u8], refusals: &mut Refusals) {
+        if !refusals.note("MAIL", client.ask("MAIL FROM:<ann@example.com> BODY=8BITMIME")) {
+            return;
+        }
+        let commands = RECIPIENTS.map(|recipient| format!("RCPT TO:<{recipient}>"));
+        let taken = commands.map(|command| refusals.note("RCPT", client.ask(&command)));
+        if !taken.contains(&true) || !refusals.note("DATA", client.begin_data()) {
+            client.reset();
+        } else {
+            refusals.note("message", client.end_data(message));
+        }
+    }
+}
+
+/// What a client was refused.
+#[derive(Default)]
+struct Refusals(Vec<String>);
+
+impl Refusals {
+    /// Notes what came as the answer to a command, unless it is a good one; whether it is. Nothing has come behind
+    /// the end of the connection.
+    fn note(&mut self, command: &str, answer: Vec<u8>) -> bool {
+        let good = answer.starts_with(b"2") || answer.starts_with(b"3");
+        if !good && !answer.is_empty() {
+            self.0.push(format!("{command}: {}", answer.escape_ascii()));
+        }
+        good
     }
 }
 
 /// The same session, played.
-fn played(like: Like, behaviour: &Behaviour) -> Outcome {
+pub fn played(like: Like, behaviour: &Behaviour, default_action: DefaultAction) -> Outcome {
     let client = Client {
         // The Postfix of these tests looks no names up.
-        name: if like == Like::Postfix { b"[127.0.0.1]".to_vec() } else { b"localhost".to_vec() },
+        name: if like.is_postfix() { b"[127.0.0.1]".to_vec() } else { b"localhost".to_vec() },
         address: ClientAddress::Inet(Ipv4Addr::LOCALHOST, 1),
         helo: b"client.example.com".to_vec(),
     };
@@ -264,49 +316,102 @@ fn played(like: Like, behaviour: &Behaviour) -> Outcome {
     let link = Link::new(address.connect(PATIENCE).unwrap(), Duration::from_secs(30));
     // Sendmail gives no {if_addr} of the loopback interface.
     let values = MacroValues::new(vec!["if_addr".parse().unwrap()]);
-    let session = Session::negotiate(link, like, offer(6), &values).unwrap();
-    let mut observer = |_: &Exchange| {};
-    let mut player = Player::new(session, like, &client, values, &mut observer);
-    player.greet(&[]).unwrap();
+    let policy = Policy { default_action: Some(default_action), strict: false };
+    let session = match Session::negotiate(link, like, offer(6), &values) {
+        Ok(session) => session.with_policy(policy).unwrap(),
+        Err(_) => Session::without_filter(like, offer(6), policy),
+    };
+    let mut refusals = Refusals::default();
+    let mut observer = |exchange: &Exchange| {
+        if let Some(reply) = &exchange.reply {
+            let command = match exchange.command {
+                kind::Kind::Connect => "greeting",
+                kind::Kind::Helo => "EHLO",
+                kind::Kind::Mail => "MAIL",
+                kind::Kind::Rcpt => "RCPT",
+                kind::Kind::Data => "DATA",
+                _ => "message",
+            };
+            refusals.note(command, reply.clone());
+        }
+    };
     let mut out = Vec::new();
-    for bytes in [first_message(), messages::short("the second", "")] {
-        let message = Message::parse(&bytes);
-        let submission = Submission {
-            envelope: Envelope {
-                sender: Mailbox::parse(b"<ann@example.com> BODY=8BITMIME"),
-                recipients: RECIPIENTS.map(|recipient| Mailbox::parse(recipient.as_bytes())).into(),
-                quarantine: None,
-            },
-            message: &message,
-            received: Some(Header::new(b"Received", b" from us")),
-            queue_id: "QUEUE".to_owned(),
-            give_up_after: None,
-        };
-        let delivery = player.deliver(&submission).unwrap();
-        if delivery.disposition == Disposition::Accepted {
+    let mut held = 0;
+    let mut refused_from_the_start = Vec::new();
+    {
+        let mut player = Player::new(session, like, &client, values, &mut observer);
+        player.greet(&[]).unwrap();
+        for bytes in [first_message(), messages::short("the second", "")] {
+            let message = Message::parse(&bytes);
+            let submission = Submission {
+                envelope: Envelope {
+                    sender: Mailbox::parse(b"<ann@example.com> BODY=8BITMIME"),
+                    recipients: RECIPIENTS.map(|recipient| Mailbox::parse(recipient.as_bytes())).into(),
+                    quarantine: None,
+                },
+                message: &message,
+                received: Some(Header::new(b"Received", b" from us")),
+                queue_id: "QUEUE".to_owned(),
+                give_up_after: None,
+            };
+            let delivery = player.deliver(&submission).unwrap();
+            let of_the_session = matches!(delivery.decided_by, kind::Kind::Connect | kind::Kind::Helo);
+            match delivery.disposition.reply() {
+                Some(reply) if of_the_session && !delivery.disposition.hangs_up() => {
+                    refused_from_the_start.push(reply.to_vec());
+                }
+                _ => {}
+            }
             let envelope = &delivery.mail.envelope;
+            if delivery.disposition != Disposition::Accepted || envelope.recipients.is_empty() {
+                continue;
+            }
+            if envelope.quarantine.is_some() {
+                held += 1;
+                continue;
+            }
             let recipients: Vec<_> = envelope.recipients.iter().map(ToString::to_string).collect();
             let bytes = delivery.mail.message().to_bytes();
             out.push(delivered(&envelope.sender.to_string(), &recipients, &bytes));
         }
+        player.leave().unwrap();
     }
-    player.leave().unwrap();
+    for reply in refused_from_the_start {
+        refusals.note("MAIL", reply);
+    }
     out.sort();
-    Outcome { frames: recorder.frames(), delivered: out }
+    Outcome { frames: recorder.frames(), refusals: refusals.0, delivered: out, held }
+}
+
+/// Compares one session with a real MTA with the same session played in its manner.
+#[track_caller]
+pub fn compare_session(
+    server: &mut Real,
+    like: Like,
+    name: &str,
+    behaviour: &Behaviour,
+    default_action: DefaultAction,
+) {
+    let played = played(like, behaviour, default_action);
+    let real = server.session(behaviour, played.delivered.len());
+    assert_same_lines(&format!("{name}: refusals of {like:?}"), &played.refusals, &real.refusals);
+    assert_same_lines(&format!("{name}: frames of {like:?}"), &played.frames, &real.frames);
+    assert_same_lines(&format!("{name}: messages of {like:?}"), &played.delivered, &real.delivered);
+    assert_eq!(played.held, real.held, "{name}: messages held by {like:?}, played and real");
 }
 
 /// Compares a real MTA with what is played in its manner.
 fn compare(kind: Kind, like: Like) {
-    let mut server = Real::start(kind);
+    let mut server = Real::start(kind, DefaultAction::TempFail);
     for (name, deliveries, behaviour) in cases() {
-        let real = server.session(&behaviour, deliveries);
-        let played = played(like, &behaviour);
-        assert_same_lines(&format!("{name}: frames of {kind:?}"), &played.frames, &real.frames);
-        assert_same_lines(&format!("{name}: messages of {kind:?}"), &played.delivered, &real.delivered);
+        let played = played(like, &behaviour, DefaultAction::TempFail);
+        assert_eq!(played.delivered.len(), deliveries, "{name}: messages that come through");
+        compare_session(&mut server, like, name, &behaviour, DefaultAction::TempFail);
     }
 }
 
 /// Fails the test at the first line that differs.
+#[track_caller]
 fn assert_same_lines(what: &str, played: &[String], real: &[String]) {
     let [played, real] = [played, real].map(|lines| lines.join("\n"));
     for (number, pair) in played.lines().zip(real.lines()).enumerate() {
@@ -351,7 +456,8 @@ fn cases() -> Vec<(&'static str, usize, Behaviour)> {
     let with_steps = Behaviour::new;
     let with_changes = |steps| Behaviour { modifications: changes(), ..Behaviour::new(steps) };
     let with_lists = |macro_lists: &'static [_]| Behaviour { macro_lists, ..Behaviour::new(Steps::empty()) };
-    let with_frame = |on, frame| Behaviour { answer: Some((on, frame)), ..Behaviour::new(Steps::SKIP) };
+    let with_frame =
+        |on, frame| Behaviour { answers: vec![(on, Some(frame))], ..Behaviour::new(Steps::SKIP) };
     let with_answer = |on, reply: Reply| {
         let mut frame = Vec::new();
         reply.encode(&mut frame);
@@ -417,7 +523,7 @@ fn cases() -> Vec<(&'static str, usize, Behaviour)> {
 
 #[test]
 fn postfix_is_played_as_it_is() {
-    compare(Kind::Postfix, Like::Postfix);
+    compare(Kind::Postfix, Like::Postfix37);
 }
 
 #[test]

@@ -5,6 +5,7 @@
 
 mod abi;
 mod abi_types;
+mod answers;
 mod c_tests;
 mod differential;
 mod edges;

@@ -37,6 +37,9 @@ impl Dialogue {
         for (stage, list) in &agreed.macro_lists {
             eprintln!("    macros at {}: {}", stage_name(*stage), printable(list));
         }
+        for warning in session.warnings() {
+            eprintln!("  ! {}", printable(warning.to_string().as_bytes()));
+        }
     }
 
     /// One exchange.
@@ -86,6 +89,26 @@ fn describe(exchange: &Exchange, with_macros: bool) -> String {
         Outcome::NotAwaited => line(" (no answer awaited)\n"),
         Outcome::NoneDue => line("\n"),
         Outcome::NotSent(omission) => line(&format!(" (not sent: {})\n", omission_reason(*omission))),
+        Outcome::Refused(why) => line(&format!("{arrow}{}\n", printable(why.as_bytes()))),
+        Outcome::Failed(failure) => line(&format!("{arrow}{}\n", printable(failure.text.as_bytes()))),
+    }
+    text.push_str(&consequences(exchange));
+    text
+}
+
+/// What the SMTP client reads, unless it is what the filter said, and what the MTA minds.
+fn consequences(exchange: &Exchange) -> String {
+    let mut text = String::new();
+    let said = match &exchange.outcome {
+        Outcome::Answered(Verdict::Custom(said)) => Some(said),
+        Outcome::Answered(_) | Outcome::NotSent(_) => None,
+        _ => exchange.reply.as_ref(),
+    };
+    if let Some(reply) = exchange.reply.as_ref().filter(|reply| said.is_some_and(|said| said != *reply)) {
+        text.push_str(&format!("    the SMTP client reads {}\n", printable(reply)));
+    }
+    for warning in &exchange.warnings {
+        text.push_str(&format!("  ! {}\n", printable(warning.to_string().as_bytes())));
     }
     text
 }
@@ -105,18 +128,15 @@ fn summarize(delivery: &Delivery) -> String {
             line("quarantine", &printable(reason));
         }
     }
-    for (recipient, verdict) in &delivery.refused {
+    for (recipient, reply) in &delivery.refused {
         let recipient = printable(recipient.to_string().as_bytes()).into_owned();
-        line("refused", &format!("{recipient}: {}", verdict_name(verdict)));
+        line("refused", &format!("{recipient}: {}", printable(reply)));
     }
     text
 }
 
 fn disposition(delivery: &Delivery) -> String {
-    let with = |name: &str, reply: &Option<Vec<u8>>| match reply {
-        Some(reply) => format!("{name} ({})", printable(reply)),
-        None => name.to_owned(),
-    };
+    let with = |name: &str, reply: &[u8]| format!("{name} ({})", printable(reply));
     match &delivery.disposition {
         Disposition::Accepted if delivery.mail.envelope.quarantine.is_some() => "quarantined".to_owned(),
         Disposition::Accepted => "accepted".to_owned(),
@@ -137,6 +157,7 @@ pub fn verdict_name(verdict: &Verdict) -> Cow<'_, str> {
         Verdict::Discard => "discard",
         Verdict::Skip => "skip",
         Verdict::Custom(reply) => return printable(reply),
+        Verdict::Shutdown => "shutdown",
     })
 }
 
@@ -146,6 +167,8 @@ pub fn omission_reason(omission: Omission) -> &'static str {
         Omission::SwitchedOff => "the filter does not want it",
         Omission::Skipped => "the filter has seen enough",
         Omission::Version => "the protocol version lacks it",
+        Omission::Lost => "the filter is given up",
+        Omission::Held => "the filter has answered \"quarantine\"",
     }
 }
 
@@ -197,8 +220,7 @@ mod tests {
     use milter::mta::Change;
 
     fn exchange(command: Kind, argument: &[u8], outcome: Outcome) -> Exchange {
-        let argument = argument.to_vec();
-        Exchange { command, argument, macros: None, progress: 0, changes: Vec::new(), outcome }
+        Exchange { outcome, ..Exchange::new(command, argument.to_vec()) }
     }
 
     #[test]
@@ -230,6 +252,19 @@ mod tests {
             describe(&last, true),
             "    i = Q1\nBODYEOB\n    asked for more time: 2\n  + quarantine: why\n  -> accept\n"
         );
+    }
+
+    #[test]
+    fn what_the_client_reads_and_what_the_mta_minds() {
+        let mut mail =
+            exchange(Kind::Mail, b"<a@b>", Outcome::Answered(Verdict::Custom(b"550 4.7.1 no".to_vec())));
+        mail.reply = Some(b"451 4.3.5 later".to_vec());
+        mail.warnings = vec![milter::mta::Warning { statement: "D29", text: "two classes".to_owned() }];
+        let expected = "MAIL     <a@b> -> 550 4.7.1 no\n    the SMTP client reads 451 4.3.5 later\n  ! two classes (D29)\n";
+        assert_eq!(describe(&mail, false), expected);
+        let same = exchange(Kind::Mail, b"<a@b>", Outcome::Answered(Verdict::Custom(b"550 no".to_vec())));
+        let same = Exchange { reply: Some(b"550 no".to_vec()), ..same };
+        assert_eq!(describe(&same, false), "MAIL     <a@b> -> 550 no\n");
     }
 
     #[test]

@@ -13,8 +13,8 @@ use std::process::ExitCode;
 use std::time::SystemTime;
 
 use milter::mta::{
-    Client, Delivery, Disposition, Envelope, Error, Exchange, HOST_NAME, Header, Link, MacroValues, Mailbox,
-    Message, Player, Session, Submission,
+    Client, Delivery, Disposition, Envelope, Error, Exchange, Failure, HOST_NAME, Header, Link, MacroValues,
+    Mailbox, Message, Outcome, Player, Session, Submission,
 };
 
 use dialogue::Dialogue;
@@ -75,7 +75,7 @@ fn main() -> ExitCode {
     let played = play(&options, &messages, &output);
     let mut output = output.into_inner();
     let exit = match &played {
-        Ok(()) => output.exit,
+        Ok(()) => output.failed.unwrap_or(output.exit),
         Err(error) => {
             eprintln!("milter-send: {error}");
             output.report.error(error.to_string());
@@ -119,12 +119,18 @@ fn play(options: &Options, messages: &[Message], output: &RefCell<Output>) -> Re
     };
     let unknown: Vec<_> = options.unknown.iter().map(|line| line.clone().into_bytes()).collect();
     let values = MacroValues::new(options.macros.clone());
-    let stream = options
-        .socket
-        .connect(options.timeout)
-        .map_err(|source| Error::Connect { address: options.socket.to_string(), source })?;
-    let session = Session::negotiate(Link::new(stream, options.timeout), like, offer, &values)?;
-    output.borrow_mut().negotiation(offer, &session);
+    let policy = options.policy();
+    let session = match reach(options, &values) {
+        Ok(session) => {
+            output.borrow_mut().negotiation(offer, &session);
+            session.with_policy(policy)?
+        }
+        Err(error) if policy.default_action.is_some() => {
+            output.borrow_mut().failure(&Failure::from(&error));
+            Session::without_filter(like, offer, policy)
+        }
+        Err(error) => return Err(error),
+    };
 
     let mut observer = |exchange: &Exchange| output.borrow_mut().exchange(exchange);
     let mut player = Player::new(session, like, &client, values, &mut observer);
@@ -139,6 +145,16 @@ fn play(options: &Options, messages: &[Message], output: &RefCell<Output>) -> Re
         output.borrow_mut().delivery(&delivery);
     }
     player.leave()
+}
+
+/// Connects to the filter, and negotiates with it.
+fn reach(options: &Options, values: &MacroValues) -> Result<Session, Error> {
+    let limits = options.limits();
+    let stream = options
+        .socket
+        .connect(limits.connect)
+        .map_err(|source| Error::Connect { address: options.socket.to_string(), source })?;
+    Session::negotiate(Link::with_limits(stream, limits), options.like(), options.offer(), values)
 }
 
 fn submission<'a>(options: &Options, client: &Client, number: usize, message: &'a Message) -> Submission<'a> {
@@ -184,6 +200,8 @@ struct Output {
     /// What goes to standard output at the end.
     messages: Vec<u8>,
     exit: Exit,
+    /// How the filter failed first, if the session went on.
+    failed: Option<Exit>,
 }
 
 impl Output {
@@ -195,6 +213,7 @@ impl Output {
             with_message: !options.no_message,
             messages: Vec::new(),
             exit: Exit::Accepted,
+            failed: None,
         }
     }
 
@@ -203,8 +222,19 @@ impl Output {
         self.report.negotiation(offer, session);
     }
 
+    /// The filter failed, and the session goes on without it.
+    fn failure(&mut self, failure: &Failure) {
+        eprintln!("milter-send: {}", failure.text);
+        self.report.error(failure.text.clone());
+        let exit = if failure.broke_protocol { Exit::ProtocolError } else { Exit::InputOutput };
+        self.failed.get_or_insert(exit);
+    }
+
     fn exchange(&mut self, exchange: &Exchange) {
         self.dialogue.exchange(exchange);
+        if let Outcome::Failed(failure) = &exchange.outcome {
+            self.failure(failure);
+        }
         if self.json {
             self.report.exchange(exchange);
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, ValueEnum};
-use milter::mta::{self, ClientAddress, FilterAddress, Like, MacroSetting};
+use milter::mta::{self, ClientAddress, DefaultAction, FilterAddress, Like, Limits, MacroSetting, Policy};
 use milter::protocol::{Actions, Kind, Offer, Steps};
 
 /// The client, and its name, if there is no other wish.
@@ -73,9 +73,19 @@ pub struct Options {
     #[arg(help_heading = "Envelope and client")]
     pub helo: String,
 
-    /// Whose habits: which macros go with which command, how frames are written, how header fields are counted
-    #[arg(long, value_name = "MTA", default_value = "postfix", help_heading = "Mail server")]
+    /// Whose habits: which macros go with which command, how frames are written, how replies are judged and changes
+    /// made, how header fields are counted. "postfix" is postfix-3.7
+    #[arg(long, value_name = "MTA", default_value = "postfix-3.7", help_heading = "Mail server")]
     pub like: Habits,
+
+    /// What the server does when the filter fails, and that it goes on with the further messages as it would. The exit
+    /// status is still that of the failure. Without this, a failure is the end
+    #[arg(long, value_name = "ACTION", help_heading = "Mail server")]
+    pub default_action: Option<DefaultActionName>,
+
+    /// Take everything that the server only gets over, or repairs, for a broken protocol: exit status 6
+    #[arg(long, help_heading = "Mail server")]
+    pub strict: bool,
 
     /// The milter protocol version to offer
     #[arg(long, value_name = "2..6", default_value_t = mta::NEWEST_VERSION)]
@@ -96,10 +106,12 @@ pub struct Options {
     #[arg(short, long = "macro", value_name = "[STAGE:]NAME[=VALUE]", help_heading = "Mail server")]
     pub macros: Vec<MacroSetting>,
 
-    /// How long the filter may take for the connection, and for each answer
-    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = parse_seconds)]
+    /// How long the filter may take: for the connection (connect), for each answer to an SMTP command (command) and
+    /// to a part of the message (content), and for the whole end of the message, however often it asks for more time
+    /// (eom). Without a PHASE it is for each of the first three. Can be repeated [default: those of the server]
+    #[arg(long = "timeout", value_name = "[PHASE=]SECONDS", value_parser = parse_limit)]
     #[arg(help_heading = "Mail server")]
-    pub timeout: Duration,
+    pub timeouts: Vec<Limit>,
 
     /// An SMTP command that the server does not know, sent behind HELO; can be repeated
     #[arg(long, value_name = "LINE", help_heading = "Course of the session")]
@@ -141,10 +153,45 @@ pub struct Options {
 /// Whose habits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Habits {
-    /// Postfix 3
-    Postfix,
-    /// Sendmail 8
+    /// Postfix 3.7
+    #[value(name = "postfix-3.7", alias = "postfix")]
+    Postfix37,
+    /// Postfix 3.12
+    #[value(name = "postfix-3.12")]
+    Postfix312,
+    /// Sendmail 8.17
     Sendmail,
+}
+
+/// What the server does when the filter fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum DefaultActionName {
+    /// Refuse for now (Sendmail: F=T)
+    Tempfail,
+    /// Refuse for good (Sendmail: F=R)
+    Reject,
+    /// Go on without it (Sendmail: no F=)
+    Accept,
+    /// Accept and hold; not Sendmail
+    Quarantine,
+    /// Answer 421 and hang up (Sendmail: F=4)
+    Shutdown,
+}
+
+/// A time limit, and what it is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limit {
+    phase: Option<Phase>,
+    time: Duration,
+}
+
+/// What a time limit is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Connect,
+    Command,
+    Content,
+    EndOfMessage,
 }
 
 /// What the dialogue tells.
@@ -189,15 +236,51 @@ impl Options {
 
     /// Options that are good each by itself but not together.
     fn conflict(&self) -> Option<&'static str> {
-        (self.quit_nc && self.like == Habits::Postfix).then_some("--quit-nc needs --like sendmail")
+        match (self.like, self.default_action) {
+            (Habits::Postfix37 | Habits::Postfix312, _) if self.quit_nc => {
+                Some("--quit-nc needs --like sendmail")
+            }
+            (Habits::Sendmail, Some(DefaultActionName::Quarantine)) => {
+                Some("Sendmail has no --default-action quarantine")
+            }
+            _ => None,
+        }
     }
 
     /// Whose habits.
     pub fn like(&self) -> Like {
         match self.like {
-            Habits::Postfix => Like::Postfix,
+            Habits::Postfix37 => Like::Postfix37,
+            Habits::Postfix312 => Like::Postfix312,
             Habits::Sendmail => Like::Sendmail,
         }
+    }
+
+    /// How failures and warnings are taken.
+    pub fn policy(&self) -> Policy {
+        let default_action = self.default_action.map(|action| match action {
+            DefaultActionName::Tempfail => DefaultAction::TempFail,
+            DefaultActionName::Reject => DefaultAction::Reject,
+            DefaultActionName::Accept => DefaultAction::Accept,
+            DefaultActionName::Quarantine => DefaultAction::Quarantine,
+            DefaultActionName::Shutdown => DefaultAction::Shutdown,
+        });
+        Policy { default_action, strict: self.strict }
+    }
+
+    /// How long the filter may take: the server's own limits, and what was asked for instead.
+    pub fn limits(&self) -> Limits {
+        let mut limits = self.like().limits();
+        for limit in &self.timeouts {
+            match limit.phase {
+                None => limits = Limits { end_of_message: limits.end_of_message, ..Limits::all(limit.time) },
+                Some(Phase::Connect) => limits.connect = limit.time,
+                Some(Phase::Command) => limits.command = limit.time,
+                Some(Phase::Content) => limits.content = limit.time,
+                Some(Phase::EndOfMessage) => limits.end_of_message = Some(limit.time),
+            }
+        }
+        limits
     }
 
     /// What the filter is offered.
@@ -251,6 +334,20 @@ fn parse_client(text: &str) -> Result<ClientAddress, String> {
         IpAddr::V4(address) => ClientAddress::Inet(address, port),
         IpAddr::V6(address) => ClientAddress::Inet6(address, port),
     })
+}
+
+fn parse_limit(text: &str) -> Result<Limit, String> {
+    let Some((phase, seconds)) = text.split_once('=') else {
+        return Ok(Limit { phase: None, time: parse_seconds(text)? });
+    };
+    let phase = match phase {
+        "connect" => Phase::Connect,
+        "command" => Phase::Command,
+        "content" => Phase::Content,
+        "eom" => Phase::EndOfMessage,
+        _ => return Err("the phase must be connect, command, content or eom".to_owned()),
+    };
+    Ok(Limit { phase: Some(phase), time: parse_seconds(seconds)? })
 }
 
 fn parse_seconds(text: &str) -> Result<Duration, String> {
@@ -340,7 +437,33 @@ mod tests {
     }
 
     #[test]
+    fn limits_by_phase() {
+        let limits = |arguments: &[&str]| options(arguments).unwrap().limits();
+        let seconds = Duration::from_secs;
+        assert_eq!(limits(&[]), Like::Postfix37.limits());
+        assert_eq!(limits(&["--timeout", "5"]), Limits::all(seconds(5)));
+        let some = limits(&["--like", "sendmail", "--timeout", "content=60", "--timeout", "eom=90"]);
+        assert_eq!(
+            some,
+            Limits { content: seconds(60), end_of_message: Some(seconds(90)), ..Like::Sendmail.limits() }
+        );
+        assert!(options(&["--timeout", "body=5"]).is_err());
+    }
+
+    #[test]
+    fn whom_it_is_like() {
+        let like = |name| options(&["--like", name]).unwrap().like();
+        assert_eq!(["postfix", "postfix-3.7"].map(like), [Like::Postfix37; 2]);
+        assert_eq!(["postfix-3.12", "sendmail"].map(like), [Like::Postfix312, Like::Sendmail]);
+        let strict = options(&["--strict", "--default-action", "shutdown"]).unwrap().policy();
+        assert_eq!(strict, Policy { default_action: Some(DefaultAction::Shutdown), strict: true });
+    }
+
+    #[test]
     fn options_that_do_not_go_together() {
+        let quarantine = ["--default-action", "quarantine"];
+        assert!(options(&[&quarantine[..], &["--like", "sendmail"]].concat()).unwrap().conflict().is_some());
+        assert!(options(&quarantine).unwrap().conflict().is_none());
         assert!(options(&["--quit-nc"]).unwrap().conflict().is_some());
         assert!(options(&["--quit-nc", "--like", "sendmail"]).unwrap().conflict().is_none());
     }

@@ -2,7 +2,7 @@
 //! character stands for one byte.
 
 use milter::mta::{
-    Change, Delivery, Disposition, Exchange, Mailbox, Omission, Outcome, Session, Verdict, flag_list,
+    Change, Delivery, Disposition, Exchange, Mailbox, Omission, Outcome, Session, Verdict, Warning, flag_list,
 };
 use milter::protocol::{Actions, Offer, Steps};
 use serde::Serialize;
@@ -39,6 +39,7 @@ impl Report {
             "offered": flags(offer.version, offer.actions, offer.steps),
             "agreed": flags(agreed.version, session.actions(), session.steps()),
             "macros": macros,
+            "warnings": warnings(session.warnings()),
         }));
     }
 
@@ -51,6 +52,14 @@ impl Report {
             Outcome::NotAwaited => set("answer", json!("not awaited")),
             Outcome::NoneDue => set("answer", Value::Null),
             Outcome::NotSent(omission) => set("not_sent", json!(omission_key(*omission))),
+            Outcome::Refused(why) => set("refused", json!(why)),
+            Outcome::Failed(failure) => set("failed", json!(failure.text)),
+        }
+        if let Some(reply) = &exchange.reply {
+            set("client_reads", text(reply));
+        }
+        if !exchange.warnings.is_empty() {
+            set("warnings", warnings(&exchange.warnings));
         }
         if let Some(macros) = &exchange.macros {
             let macros: serde_json::Map<_, _> = macros
@@ -72,20 +81,20 @@ impl Report {
     pub fn delivery(&mut self, delivery: &Delivery, with_message: bool) {
         let (disposition, reply) = match &delivery.disposition {
             Disposition::Accepted => ("accepted", None),
-            Disposition::Rejected(reply) => ("rejected", reply.as_deref()),
-            Disposition::TempFailed(reply) => ("tempfailed", reply.as_deref()),
+            Disposition::Rejected(reply) => ("rejected", Some(reply)),
+            Disposition::TempFailed(reply) => ("tempfailed", Some(reply)),
             Disposition::Discarded => ("discarded", None),
             Disposition::GivenUp => ("given up", None),
         };
         let envelope = &delivery.mail.envelope;
-        let refused = delivery.refused.iter().map(|(recipient, verdict)| {
+        let refused = delivery.refused.iter().map(|(recipient, reply)| {
             let mut refused = mailbox(recipient);
-            refused["answer"] = answer(verdict);
+            refused["answer"] = json!({ "reply": text(reply) });
             refused
         });
         let mut value = json!({
             "disposition": disposition,
-            "reply": reply.map(text),
+            "reply": reply.map(|reply| text(reply)),
             "decided_by": delivery.decided_by.name(),
             "quarantine": envelope.quarantine.as_deref().map(text),
             "sender": mailbox(&envelope.sender),
@@ -126,7 +135,13 @@ fn answer(verdict: &Verdict) -> Value {
         Verdict::Discard => json!("discard"),
         Verdict::Skip => json!("skip"),
         Verdict::Custom(reply) => json!({ "reply": text(reply) }),
+        Verdict::Shutdown => json!("shutdown"),
     }
+}
+
+fn warnings(warnings: &[Warning]) -> Value {
+    let warning = |warning: &Warning| json!({ "statement": warning.statement, "text": warning.text });
+    warnings.iter().map(warning).collect()
 }
 
 fn omission_key(omission: Omission) -> &'static str {
@@ -134,6 +149,8 @@ fn omission_key(omission: Omission) -> &'static str {
         Omission::SwitchedOff => "switched off",
         Omission::Skipped => "skipped",
         Omission::Version => "version",
+        Omission::Lost => "lost",
+        Omission::Held => "held",
     }
 }
 

@@ -1,6 +1,7 @@
 //! One run: a filter on a library, a mail server in front of it, the test's sink behind it, and a transcript of what
 //! the client and the sink got to see.
 
+use milter::mta::DefaultAction;
 use std::net::Ipv4Addr;
 use std::path::Path;
 
@@ -36,7 +37,7 @@ impl Play {
     pub fn start_with_timeout(kind: Kind, filter: &Path, library: Library, seconds: u32) -> Self {
         let filter = Filter::start(filter, library, Family::Unix);
         let sink = Sink::open();
-        let server = MailServer::start_with_timeout(kind, filter.endpoint(), &sink, seconds);
+        let server = MailServer::start_with(kind, filter.endpoint(), &sink, DefaultAction::TempFail, seconds);
         Self::of(filter, sink, server)
     }
 

@@ -5,6 +5,8 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use milter::mta::DefaultAction;
+
 use super::server::{HOST, Settings};
 use crate::support::{Daemon, run, stdout};
 
@@ -55,7 +57,7 @@ pub fn start(settings: &Settings) -> Daemon {
              smtpd_peername_lookup = no
              smtpd_authorized_xclient_hosts = 127.0.0.0/8
              smtpd_milters = {milter}
-             milter_default_action = tempfail
+             milter_default_action = {action}
              milter_content_timeout = {timeout}s
              enable_long_queue_ids = yes
              message_size_limit = 50000000
@@ -63,6 +65,7 @@ pub fn start(settings: &Settings) -> Daemon {
              disable_dns_lookups = yes
              smtp_destination_recipient_limit = 1000
              ",
+            action = action(settings.default_action),
             milter = settings.milter.postfix_spec(),
             sink = settings.sink,
             timeout = settings.milter_timeout,
@@ -76,6 +79,17 @@ pub fn start(settings: &Settings) -> Daemon {
     )
     .unwrap();
     Daemon::start(Command::new(master).arg("-c").arg(dir.join("etc")))
+}
+
+/// Postfix's word for what it does when its filter fails.
+fn action(action: DefaultAction) -> &'static str {
+    match action {
+        DefaultAction::TempFail => "tempfail",
+        DefaultAction::Reject => "reject",
+        DefaultAction::Accept => "accept",
+        DefaultAction::Quarantine => "quarantine",
+        DefaultAction::Shutdown => "shutdown",
+    }
 }
 
 /// What is in quarantine, which Postfix calls hold: sender, recipients, message.

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
+use milter::mta::DefaultAction;
+
 use super::server::{HOST, Settings};
 use crate::support::{Daemon, repository, run};
 
@@ -47,7 +49,7 @@ pub fn start(settings: &Settings) -> Daemon {
              O Milter.macros.envfrom=i, {{auth_type}}, {{auth_authen}}, {{mail_mailer}}, {{mail_host}}, {{mail_addr}}
              O Milter.macros.envrcpt={{rcpt_mailer}}, {{rcpt_host}}, {{rcpt_addr}}
              O Milter.macros.eom={{msg_id}}
-             Xfilter, S={milter}, F=T, T=C:30s;S:30s;R:{timeout}s;E:60s
+             Xfilter, S={milter}, {action}T=C:30s;S:30s;R:{timeout}s;E:60s
              Dj{HOST}
              DnMAILER-DAEMON
              Cwlocalhost
@@ -70,6 +72,7 @@ pub fn start(settings: &Settings) -> Daemon {
              R$*\t$#relay $@ [127.0.0.1] $: $1
              S4
              ",
+            action = action(settings.default_action),
             port = settings.port,
             milter = settings.milter.spec(),
             sink = settings.sink,
@@ -87,6 +90,17 @@ pub fn start(settings: &Settings) -> Daemon {
             .env("SENDMAIL_LOG", dir.join("log"))
             .process_group(0),
     )
+}
+
+/// Sendmail's flag for what it does when its filter fails.
+fn action(action: DefaultAction) -> &'static str {
+    match action {
+        DefaultAction::TempFail => "F=T, ",
+        DefaultAction::Reject => "F=R, ",
+        DefaultAction::Shutdown => "F=4, ",
+        DefaultAction::Accept => "",
+        DefaultAction::Quarantine => panic!("Sendmail has no such flag"),
+    }
 }
 
 /// The unpacked program.

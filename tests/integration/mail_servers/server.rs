@@ -6,6 +6,7 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use milter::mta::DefaultAction;
 use tempfile::TempDir;
 
 use super::filter::Endpoint;
@@ -38,6 +39,8 @@ pub struct Settings<'a> {
     pub sink: u16,
     /// How long they wait for an answer or a sign of life from their filter, in seconds.
     pub milter_timeout: u32,
+    /// What they do when the filter fails.
+    pub default_action: DefaultAction,
 }
 
 /// The running server.
@@ -52,17 +55,25 @@ impl MailServer {
     /// Starts one.
     #[track_caller]
     pub fn start(kind: Kind, milter: &Endpoint, sink: &Sink) -> Self {
-        Self::start_with_timeout(kind, milter, sink, 30)
+        Self::start_with(kind, milter, sink, DefaultAction::TempFail, 30)
     }
 
-    /// Starts one that waits for so many seconds for an answer or a sign of life from its filter.
+    /// Starts one that does this when its filter fails, and waits for so many seconds for an answer or a sign of life
+    /// from it.
     #[track_caller]
-    pub fn start_with_timeout(kind: Kind, milter: &Endpoint, sink: &Sink, milter_timeout: u32) -> Self {
+    pub fn start_with(
+        kind: Kind,
+        milter: &Endpoint,
+        sink: &Sink,
+        default_action: DefaultAction,
+        milter_timeout: u32,
+    ) -> Self {
         let dir = temp_dir();
         // Postfix gives up root's rights.
         fs::set_permissions(dir.path(), Permissions::from_mode(0o711)).unwrap();
         let port = crate::support::free_port("127.0.0.1");
-        let settings = Settings { dir: dir.path(), port, milter, sink: sink.port(), milter_timeout };
+        let sink = sink.port();
+        let settings = Settings { dir: dir.path(), port, milter, sink, default_action, milter_timeout };
         let daemon = match kind {
             Kind::Postfix => postfix::start(&settings),
             Kind::Sendmail => sendmail::start(&settings),

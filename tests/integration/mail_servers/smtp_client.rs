@@ -1,7 +1,7 @@
 //! A small SMTP client that keeps the dialogue, so that a test can compare it. It says just what the test tells it to,
 //! refuses nothing, and fails the test when the server falls silent.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 
 use socket2::{Domain, Socket, Type};
@@ -17,15 +17,20 @@ pub struct Client {
 impl Client {
     /// Connects from `source`, any address of the loopback network, and reads the greeting.
     pub fn connect(source: Ipv4Addr, port: u16) -> Self {
+        let mut client = Self::open(source, port);
+        client.reply();
+        client
+    }
+
+    /// Connects, and reads nothing yet.
+    pub fn open(source: Ipv4Addr, port: u16) -> Self {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
         socket.bind(&SocketAddr::from((source, 0)).into()).unwrap();
         socket.connect(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)).into()).unwrap();
         let stream = TcpStream::from(socket);
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
-        let mut client = Self { stream: BufReader::new(stream), dialogue: String::new() };
-        client.reply();
-        client
+        Self { stream: BufReader::new(stream), dialogue: String::new() }
     }
 
     /// The port that the server sees it come from.
@@ -90,6 +95,78 @@ impl Client {
         self.dialogue + "C: (hangs up)\n"
     }
 
+    /// The greeting, as [`Self::ask`] has it.
+    pub fn greeting(&mut self) -> Vec<u8> {
+        self.all_of_a_reply()
+    }
+
+    /// Says one command line, and returns all that the server writes before it answers the NOOP behind it: also what
+    /// is no proper reply, but without the last line end. Nothing comes behind the end of the connection.
+    pub fn ask(&mut self, line: &str) -> Vec<u8> {
+        self.write_if_open(format!("{line}\r\n").as_bytes());
+        self.all_of_a_reply()
+    }
+
+    /// Says DATA; what comes is as for [`Self::ask`].
+    pub fn begin_data(&mut self) -> Vec<u8> {
+        self.write_if_open(b"DATA\r\n");
+        let first = self.line();
+        // Behind the go-ahead everything is the message.
+        if first.starts_with(b"354") { without_line_end(first) } else { self.rest_of_a_reply(first) }
+    }
+
+    /// Sends the message (in whole CRLF lines) behind the go-ahead; what comes is as for [`Self::ask`].
+    pub fn end_data(&mut self, message: &[u8]) -> Vec<u8> {
+        self.message_lines(message);
+        self.write_if_open(b".\r\n");
+        self.all_of_a_reply()
+    }
+
+    /// Gives the message up.
+    pub fn reset(&mut self) {
+        self.write_if_open(b"RSET\r\n");
+        self.line();
+    }
+
+    /// Says goodbye, whatever comes.
+    pub fn leave(mut self) {
+        self.write_if_open(b"QUIT\r\n");
+        let _ = self.stream.read_to_end(&mut Vec::new());
+    }
+
+    fn all_of_a_reply(&mut self) -> Vec<u8> {
+        let first = self.line();
+        self.rest_of_a_reply(first)
+    }
+
+    fn rest_of_a_reply(&mut self, mut answer: Vec<u8>) -> Vec<u8> {
+        // Sendmail does not like to be told more before it has answered EHLO.
+        self.write_if_open(b"NOOP\r\n");
+        loop {
+            let line = self.line();
+            if line.is_empty() || line.eq_ignore_ascii_case(b"250 2.0.0 OK\r\n") {
+                return without_line_end(answer);
+            }
+            answer.extend_from_slice(&line);
+        }
+    }
+
+    /// The next line, with its end; empty at the end of the connection.
+    fn line(&mut self) -> Vec<u8> {
+        let mut line = Vec::new();
+        match self.stream.read_until(b'\n', &mut line) {
+            Ok(_) => line,
+            // A server that hangs up may leave the NOOP unread, which makes the kernel reset the connection.
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => Vec::new(),
+            Err(error) => panic!("{error}, after {}", line.escape_ascii()),
+        }
+    }
+
+    /// Writes, unless the server has hung up.
+    fn write_if_open(&mut self, bytes: &[u8]) {
+        let _ = self.stream.get_mut().write_all(bytes);
+    }
+
     fn write(&mut self, bytes: &[u8]) {
         self.stream.get_mut().write_all(bytes).unwrap_or_else(|e| panic!("{e}, after\n{}", self.dialogue));
     }
@@ -108,4 +185,11 @@ impl Client {
             }
         }
     }
+}
+
+fn without_line_end(mut answer: Vec<u8>) -> Vec<u8> {
+    if answer.ends_with(b"\r\n") {
+        answer.truncate(answer.len() - 2);
+    }
+    answer
 }
