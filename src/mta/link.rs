@@ -25,7 +25,7 @@ pub struct Limits {
     pub command: Duration,
     /// For the answer to a part of the message; each PROGRESS gives it that time again.
     pub content: Duration,
-    /// For the end of the message as a whole, PROGRESS or not.
+    /// For the end of the message as a whole: looked at behind each PROGRESS.
     pub end_of_message: Option<Duration>,
 }
 
@@ -121,21 +121,21 @@ impl Link {
         self.flush(during)?;
         self.incoming.drain(..self.used);
         self.used = 0;
-        let limit = self.limits.of(during);
-        let (deadline, limit) = match self.end.filter(|_| during == Kind::EndOfMessage) {
-            Some((end, total)) if end < Instant::now() + limit => (end, total),
-            _ => (Instant::now() + limit, limit),
-        };
-        let expired = |error| match error {
-            Error::Timeout { during, .. } => Error::Timeout { during, after: limit },
-            error => error,
-        };
+        let now = Instant::now();
+        // Sendmail looks at the total only before it waits: an answer that comes too late still counts.
+        match self.end {
+            Some((end, total)) if during == Kind::EndOfMessage && end < now => {
+                return Err(Error::Timeout { during, after: total });
+            }
+            _ => {}
+        }
+        let deadline = now + self.limits.of(during);
         let size = loop {
             let measured = frame::measure(&self.incoming, MAX_PAYLOAD)
                 .map_err(|error| Error::Protocol { during, fault: Fault::Frame(error) })?;
             match measured {
                 Some(size) if self.incoming.len() >= size => break size,
-                _ => self.read_more(during, deadline).map_err(expired)?,
+                _ => self.read_more(during, deadline)?,
             }
         };
         self.used = size;

@@ -616,6 +616,9 @@ impl Session {
                 new_body = NewBody::Over;
             }
             let (change, right) = match Brought::from(modification) {
+                Brought::Progress if during != Kind::EndOfMessage && like == Like::Sendmail => {
+                    return broken(Fault::OutOfPlace { kind });
+                }
                 Brought::Progress => {
                     exchange.progress += 1;
                     continue;

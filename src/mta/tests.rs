@@ -610,3 +610,197 @@ fn every_kind_of_client_address() {
         assert_eq!(filter.frames().last().unwrap(), &(b'C', payload.to_vec()));
     }
 }
+
+/// What becomes of two messages if the filter fails, or answers what it should not, and how.
+fn play_by(like: Like, policy: Policy, on: u8, answer: Vec<u8>) -> Result<Played, Error> {
+    let agreed = wants(6, offer(6).actions, Steps::empty());
+    let values = MacroValues::default();
+    let (session, filter) = open(like, offer(6), agreed, vec![(on, answer)], &values);
+    let client = client();
+    let message = Message::parse(FILE);
+    let mut exchanges = Vec::new();
+    let mut observer = |exchange: &Exchange| exchanges.push(exchange.clone());
+    let mut player = Player::new(session?.with_policy(policy)?, like, &client, values, &mut observer);
+    player.greet(&[])?;
+    let mut deliveries = Vec::new();
+    for _ in 0..2 {
+        deliveries.push(player.deliver(&submission(&message, None))?);
+    }
+    player.leave()?;
+    Ok(Played { deliveries, exchanges, filter })
+}
+
+#[test]
+fn an_answer_that_nobody_asked_for_names_its_step() {
+    let add = Modification::AddHeader { name: b"N", value: b"n" };
+    let behind_the_verdict = [reply(Reply::Continue), modifications(&[add], Reply::Continue)].concat();
+    for like in [Like::Postfix37, Like::Sendmail] {
+        for (on, answer, during, kind) in [
+            (b'H', [reply(Reply::Continue), reply(Reply::Continue)].concat(), Kind::Helo, b'c'),
+            (b'R', [reply(Reply::Continue), reply(Reply::Reject)].concat(), Kind::Rcpt, b'r'),
+            (b'E', behind_the_verdict.clone(), Kind::EndOfMessage, b'h'),
+        ] {
+            for default_action in [None, Some(DefaultAction::Accept)] {
+                let policy = Policy { default_action, strict: false };
+                match play_by(like, policy, on, answer.clone()) {
+                    Err(Error::Protocol { during: at, fault: Fault::Unasked(Some(byte)) }) => {
+                        assert_eq!((at, byte), (during, kind));
+                    }
+                    other => panic!("{like:?} {during:?}: {:?}", other.map(|played| played.deliveries)),
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn an_answer_to_a_command_that_has_none_is_noticed() {
+    for command in *b"DAQ" {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        // It tells the macros from the rest, and gives each of those commands an answer.
+        let filter = std::thread::spawn(move || {
+            while let Some((kind, _)) = read_frame(&mut theirs) {
+                let mut answer = Vec::new();
+                match kind {
+                    b'O' => wants(6, Actions::empty(), Steps::empty()).encode(&mut answer),
+                    b'D' | b'A' | b'Q' if kind != command => {}
+                    _ => answer = reply(Reply::Continue),
+                }
+                if theirs.write_all(&answer).is_err() {
+                    break;
+                }
+            }
+        });
+        let link = Link::new(Stream::Unix(ours), Duration::from_secs(30));
+        let values = MacroValues::default();
+        let session = Session::negotiate(link, Like::Postfix37, offer(6), &values).unwrap();
+        let client = client();
+        let message = Message::parse(FILE);
+        let mut observer = |_: &Exchange| {};
+        let mut player = Player::new(session, Like::Postfix37, &client, values, &mut observer);
+        let played = player
+            .greet(&[])
+            .and_then(|()| player.deliver(&submission(&message, None)))
+            .and_then(|_| player.leave());
+        let unasked = matches!(played, Err(Error::Protocol { fault: Fault::Unasked(_), .. }));
+        assert!(unasked, "an answer to {}: {played:?}", char::from(command));
+        filter.join().unwrap();
+    }
+}
+
+#[test]
+fn without_a_default_action_a_failure_is_the_end() {
+    let played = play_by(Like::Postfix37, Policy::default(), b'R', b"\0\0\0\x01Z".to_vec());
+    assert!(matches!(played, Err(Error::Protocol { during: Kind::Rcpt, fault: Fault::Malformed { .. } })));
+}
+
+#[test]
+fn with_a_default_action_the_session_goes_on_without_the_filter() {
+    for (action, dispositions) in [
+        (DefaultAction::Accept, [Disposition::Accepted, Disposition::Accepted]),
+        (
+            DefaultAction::Reject,
+            [rejected("550 5.5.0 Service unavailable"), rejected("550 5.5.0 Service unavailable")],
+        ),
+    ] {
+        let policy = Policy { default_action: Some(action), strict: false };
+        let played = play_by(Like::Postfix37, policy, b'E', b"\0\0\0\x01Z".to_vec()).unwrap();
+        assert_eq!([0, 1].map(|number: usize| played.deliveries[number].disposition.clone()), dispositions);
+        let failed = played.exchanges.iter().find(|exchange| exchange.command == Kind::EndOfMessage).unwrap();
+        let text = "BODYEOB: the filter sent 'Z' with 0 bytes, which it must not".to_owned();
+        assert_eq!(failed.outcome, Outcome::Failed(Failure { text, broke_protocol: true }));
+        let mails: Vec<_> =
+            played.exchanges.iter().filter(|exchange| exchange.command == Kind::Mail).collect();
+        assert_eq!(mails[1].outcome, Outcome::NotSent(Omission::Lost));
+        assert_eq!(played.filter.commands(), "OCHMRRTLLLNBE");
+    }
+}
+
+#[test]
+fn a_421_ends_the_smtp_session() {
+    for (like, on, commands) in [
+        (Like::Postfix37, b'M', "OCHMAAQ"),
+        (Like::Postfix37, b'H', "OCH"),
+        (Like::Sendmail, b'M', "OCHMQ"),
+        (Like::Sendmail, b'R', "OCHMRQ"),
+    ] {
+        let played = play_by(like, Policy::default(), on, custom(b"421 4.7.0 bye")).unwrap();
+        let bye = tempfailed("421 4.7.0 bye");
+        assert!(played.deliveries.iter().all(|delivery| delivery.disposition == bye), "{like:?}");
+        assert_eq!(played.filter.commands(), commands, "{like:?}");
+    }
+}
+
+#[test]
+fn a_malformed_reply_costs_postfix_s_trust() {
+    let played = play_by(Like::Postfix37, Policy::default(), b'M', custom(b"550 4.7.1 no")).unwrap();
+    let answer = tempfailed("451 4.3.5 Server configuration problem - try again later");
+    assert!(played.deliveries.iter().all(|delivery| delivery.disposition == answer));
+    let mail = played.exchanges.iter().find(|exchange| exchange.command == Kind::Mail).unwrap();
+    assert_eq!(
+        mail.warnings[0].to_string(),
+        "Postfix answers 451 4.3.5 and gives the filter up: the filter sent \"550 4.7.1 no\", two classes (D29)"
+    );
+    assert_eq!(played.filter.commands(), "OCHM");
+}
+
+#[test]
+fn strictness_makes_faults_of_warnings() {
+    let strict = Policy { default_action: None, strict: true };
+    let add = Modification::AddHeader { name: b"N", value: b"a\nEvil: y" };
+    let folded = play_by(Like::Postfix37, strict, b'E', modifications(&[add], Reply::Continue));
+    match folded {
+        Err(Error::Protocol { during: Kind::EndOfMessage, fault: Fault::Warned(warning) }) => {
+            assert_eq!(warning.statement, "D39");
+        }
+        _ => panic!("the warning has passed"),
+    }
+    let agreed = wants(1, Actions::empty(), Steps::empty());
+    let (session, _filter) = open(Like::Postfix37, offer(6), agreed, Vec::new(), &MacroValues::default());
+    assert!(matches!(
+        session.unwrap().with_policy(strict),
+        Err(Error::Protocol { during: Kind::Negotiate, fault: Fault::Warned(_) })
+    ));
+}
+
+#[test]
+fn half_a_body_is_never_accepted_by_postfix_3_12() {
+    let policy = Policy { default_action: Some(DefaultAction::Accept), strict: false };
+    let half = [b"\0\0\0\x02bx".to_vec(), b"\0\0\0\x01Z".to_vec()].concat();
+    let of = |like| play_by(like, policy, b'E', half.clone()).unwrap().deliveries[0].disposition.clone();
+    assert_eq!(of(Like::Postfix37), Disposition::Accepted);
+    assert_eq!(of(Like::Postfix312), tempfailed("421 4.7.0 Server closing connection"));
+}
+
+#[test]
+fn the_end_of_a_message_has_a_limit_that_progress_does_not_extend() {
+    let (ours, mut theirs) = UnixStream::pair().unwrap();
+    let filter = std::thread::spawn(move || {
+        while let Some((kind, _)) = read_frame(&mut theirs) {
+            let mut answer = Vec::new();
+            match kind {
+                b'O' => wants(6, Actions::empty(), Steps::empty()).encode(&mut answer),
+                b'E' => {
+                    std::thread::sleep(Duration::from_millis(30));
+                    answer = modifications(&[Modification::Progress], Reply::Continue);
+                }
+                _ => {}
+            }
+            if theirs.write_all(&answer).is_err() {
+                break;
+            }
+        }
+    });
+    let total = Duration::from_millis(20);
+    let limits = Limits { end_of_message: Some(total), ..Limits::all(Duration::from_secs(30)) };
+    let values = MacroValues::default();
+    let link = Link::with_limits(Stream::Unix(ours), limits);
+    let mut session = Session::negotiate(link, Like::Sendmail, offer(6), &values).unwrap();
+    let end = session.tell(&Request::EndOfMessage, &values);
+    assert!(
+        matches!(end, Err(Error::Timeout { during: Kind::EndOfMessage, after }) if after == total),
+        "{end:?}"
+    );
+    drop(session);
+    filter.join().unwrap();
+}
