@@ -1,7 +1,7 @@
 //! Where the filter listens: the socket specifications of smfi_setconn(3), of Sendmail's `S=` and of Postfix's
 //! `smtpd_milters`, and connecting to one.
 
-use crate::sys::resolve;
+use crate::sys::{resolve, socket};
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream, ToSocketAddrs};
@@ -19,6 +19,8 @@ pub enum FilterAddress {
     Inet(String, u16),
     /// `inet6:port@host`.
     Inet6(String, u16),
+    /// `fd:number`, a connected socket that this process has inherited.
+    Descriptor(i32),
 }
 
 /// A specification that is none.
@@ -46,8 +48,12 @@ impl std::str::FromStr for FilterAddress {
             "unix" | "local" | "" => Ok(Self::Unix(rest.into())),
             "inet" => host_and_port(rest, "127.0.0.1").map(|(host, port)| Self::Inet(host, port)),
             "inet6" => host_and_port(rest, "::1").map(|(host, port)| Self::Inet6(host, port)),
+            "fd" => match rest.parse() {
+                Ok(number @ 0..) => Ok(Self::Descriptor(number)),
+                _ => Err(BadAddress("expected fd: and the number of an open descriptor")),
+            },
             _ if scheme.starts_with(['/', '.']) => Ok(Self::Unix(spec.into())),
-            _ => Err(BadAddress("expected unix:PATH, inet:PORT@HOST or inet6:PORT@HOST")),
+            _ => Err(BadAddress("expected unix:PATH, inet:PORT@HOST, inet6:PORT@HOST or fd:NUMBER")),
         }
     }
 }
@@ -72,6 +78,7 @@ impl fmt::Display for FilterAddress {
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
             Self::Inet(host, port) => write!(f, "inet:{port}@{host}"),
             Self::Inet6(host, port) => write!(f, "inet6:{port}@{host}"),
+            Self::Descriptor(number) => write!(f, "fd:{number}"),
         }
     }
 }
@@ -84,6 +91,12 @@ impl FilterAddress {
     pub fn connect(&self, timeout: Duration) -> io::Result<Stream> {
         let (host, port, wanted): (_, _, fn(&SocketAddr) -> bool) = match self {
             Self::Unix(path) => return UnixStream::connect(path).map(Stream::Unix),
+            Self::Descriptor(number) => {
+                return socket::inherit_connection(*number).map(|(socket, is_unix)| match is_unix {
+                    true => Stream::Unix(socket.into()),
+                    false => Stream::Tcp(socket.into()),
+                });
+            }
             Self::Inet(host, port) => (host, port, SocketAddr::is_ipv4),
             Self::Inet6(host, port) => (host, port, SocketAddr::is_ipv6),
         };
@@ -167,6 +180,7 @@ impl Write for Stream {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::fd::{AsRawFd, IntoRawFd};
 
     fn parse(spec: &str) -> Result<FilterAddress, BadAddress> {
         spec.parse()
@@ -193,8 +207,27 @@ mod tests {
     }
 
     #[test]
+    fn a_descriptor_must_be_a_connected_socket() {
+        assert_eq!(parse("fd:3"), Ok(FilterAddress::Descriptor(3)));
+        assert_eq!(parse("fd:3").unwrap().to_string(), "fd:3");
+        let connect = |descriptor| FilterAddress::Descriptor(descriptor).connect(Duration::from_secs(1));
+        let file = std::fs::File::open("/dev/null").unwrap();
+        assert!(connect(file.as_raw_fd()).is_err(), "no socket");
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        assert!(connect(listener.as_raw_fd()).is_err(), "not connected");
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let mut stream = connect(ours.into_raw_fd()).unwrap();
+        theirs.write_all(b"hello").unwrap();
+        let mut heard = [0; 5];
+        stream.read_exact(&mut heard).unwrap();
+        assert_eq!((&heard, matches!(stream, Stream::Unix(_))), (b"hello", true));
+    }
+
+    #[test]
     fn what_names_no_socket() {
-        for spec in ["", "unix:", ":", "inet:", "inet:x@h", "inet:65536@h", "smtp:25@h", "fd:3"] {
+        for spec in
+            ["", "unix:", ":", "inet:", "inet:x@h", "inet:65536@h", "smtp:25@h", "fd:", "fd:-1", "fd:x"]
+        {
             assert!(parse(spec).is_err(), "{spec}");
         }
     }

@@ -18,6 +18,11 @@ pub enum Disposition {
 }
 
 impl Disposition {
+    /// What a reply of class 4 or 5 decides.
+    pub(super) fn of_class(reply: Vec<u8>) -> Self {
+        if reply.starts_with(b"4") { Self::TempFailed(reply) } else { Self::Rejected(reply) }
+    }
+
     /// What the SMTP client reads if the message is refused: all that the MTA writes, but for the last line end.
     pub fn reply(&self) -> Option<&[u8]> {
         match self {

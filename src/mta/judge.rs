@@ -222,7 +222,9 @@ impl Judge {
 
     fn custom_to_postfix(self, kind: Kind, address: &[u8], text: &[u8]) -> Judgement {
         match smtp_text::postfix(text, self.like, !is_smtp_event(kind)) {
-            Ok((reply, warnings)) => Judgement { warnings, ..Judgement::decided(of_class(reply)) },
+            Ok((reply, warnings)) => {
+                Judgement { warnings, ..Judgement::decided(Disposition::of_class(reply)) }
+            }
             Err(why) => {
                 let judgement = self.without_answer(kind, address, Standing::Misconfigured);
                 let answers = match judgement.decision.as_ref().and_then(Disposition::reply) {
@@ -249,12 +251,9 @@ impl Judge {
                 };
                 judgement.warn("D36", "Sendmail does not use the text of a reply to CONNECT")
             }
-            Ok((reply, warnings)) => Judgement { warnings, ..Judgement::decided(of_class(reply)) },
+            Ok((reply, warnings)) => {
+                Judgement { warnings, ..Judgement::decided(Disposition::of_class(reply)) }
+            }
         }
     }
-}
-
-/// What a reply decides.
-fn of_class(reply: Vec<u8>) -> Disposition {
-    if reply.starts_with(b"4") { Disposition::TempFailed(reply) } else { Disposition::Rejected(reply) }
 }

@@ -14,6 +14,8 @@ use super::macros::MacroValues;
 use super::message::{Header, Message};
 use super::request::Request;
 use super::session::{Exchange, Session, Verdict};
+use super::smtp_text;
+use super::warning::Warning;
 use crate::protocol::frame::DEFAULT_MAX_PAYLOAD;
 use crate::protocol::{Kind, Peer};
 
@@ -151,6 +153,10 @@ pub struct Player<'a> {
     quarantine: Option<Vec<u8>>,
     /// Whether Postfix has closed the connection to the filter because nothing is left to ask.
     closed: bool,
+    /// Recipients that the MTA itself refuses, in front of the others, and its replies.
+    refused: Vec<(Mailbox, Vec<u8>)>,
+    /// Whether the mail does not come by SMTP.
+    local: bool,
     /// Whether the last thing that the filter heard was the end of a message, and it said "continue".
     between_messages: bool,
 }
@@ -173,10 +179,24 @@ impl<'a> Player<'a> {
             decided: None,
             quarantine: None,
             closed: false,
+            refused: Vec::new(),
+            local: false,
             between_messages: false,
         };
         player.introduce();
         player
+    }
+
+    /// The client also gives these recipients, in front of the others, and the MTA refuses them with these replies.
+    pub fn refuse_recipients(&mut self, refused: Vec<(Mailbox, Vec<u8>)>) {
+        self.refused = refused;
+    }
+
+    /// The mail is the MTA's own, or comes from its own host: Postfix then gives the filter one session for each
+    /// message, addresses without angle brackets, and not all of the macros.
+    pub fn play_local_mail(&mut self) {
+        self.local = true;
+        self.session.write_bare_addresses();
     }
 
     /// The client connects and says hello, and perhaps something that the MTA does not understand.
@@ -246,7 +266,7 @@ impl<'a> Player<'a> {
             (Disposition::Discarded, Kind::Rcpt | Kind::Data) => true,
             _ => false,
         };
-        if given_up || self.like.aborts_always() {
+        if (given_up || self.like.aborts_always()) && !self.local {
             self.abort(if given_up { "" } else { "as Postfix does behind every message" })?;
         }
         self.session.expect_silence()?;
@@ -274,7 +294,7 @@ impl<'a> Player<'a> {
     /// # Errors
     /// The filter fails.
     pub fn leave(mut self) -> Result<(), Error> {
-        if !self.closed && self.like.aborts_always() {
+        if !self.closed && self.like.aborts_always() && !self.local {
             self.abort("as Postfix does before it quits")?;
         }
         if !self.closed
@@ -329,6 +349,17 @@ impl<'a> Player<'a> {
     fn play_recipients(&mut self, submission: &Submission<'_>, delivery: &mut Delivery) -> Result<(), Stop> {
         let mut accepted = Vec::new();
         let mut last_refusal = None;
+        for (recipient, reply) in self.refused.clone() {
+            self.describe_refused(&reply);
+            let exchange = self.session.tell_of_refused(&recipient, &reply, &self.values)?;
+            self.show(&exchange)?;
+            hold(delivery, exchange.quarantine);
+            if let Some(end) = exchange.decision {
+                return Err(Stop::Decided(Kind::Rcpt, end));
+            }
+            last_refusal = Some(Disposition::of_class(reply.clone()));
+            delivery.refused.push((recipient, reply));
+        }
         for recipient in &submission.envelope.recipients {
             self.describe_recipient(recipient, accepted.len());
             let exchange = self.ask(&Request::Rcpt(recipient))?;
@@ -338,6 +369,9 @@ impl<'a> Player<'a> {
                     accepted.push(recipient.clone());
                     // Postfix names a message when it has its first recipient.
                     self.values.set("i", submission.queue_id.as_str());
+                }
+                Some(Disposition::Rejected(reply) | Disposition::TempFailed(reply)) if self.local => {
+                    return Err(Stop::Decided(Kind::Rcpt, Disposition::TempFailed(reply)));
                 }
                 Some(refusal) if refusal.reply().is_some() && !refusal.hangs_up() => {
                     let reply = refusal.reply().unwrap_or_default().to_vec();
@@ -367,8 +401,12 @@ impl<'a> Player<'a> {
     }
 
     fn tell(&mut self, request: &Request<'_>) -> Result<Exchange, Error> {
-        let exchange = self.session.tell(request, &self.values)?;
+        let mut exchange = self.session.tell(request, &self.values)?;
         let kind = request.kind();
+        if self.local && exchange.reply.take().is_some() && kind == Kind::Rcpt {
+            let text = "Postfix cannot refuse a single recipient of mail that did not come by SMTP: it keeps the message, and tries it again later";
+            exchange.warnings.push(Warning::new("D47", text));
+        }
         self.between_messages = kind == Kind::EndOfMessage && *exchange.verdict() == Verdict::Continue;
         if is_smtp_event(kind) && !self.session.is_lost() && exchange.quarantine.is_some() {
             self.quarantine = exchange.quarantine.clone();
@@ -452,12 +490,36 @@ impl<'a> Player<'a> {
             self.values.set("i", queue_id);
             self.values.set("nrcpts", "0");
         }
+        if self.local {
+            self.values.set("i", queue_id);
+            self.forget(&["mail_host", "mail_mailer"]);
+        }
+    }
+
+    /// Of a refused recipient the macros tell why.
+    fn describe_refused(&mut self, reply: &[u8]) {
+        let text = reply.get(4..).unwrap_or_default();
+        let (code, text) = match smtp_text::enhanced_code(text) {
+            Some(length) => (&text[..length], &text[length + 1..]),
+            None => (&b""[..], text),
+        };
+        // Replies name the recipient in front; it is not part of the reason.
+        let text = match (text.starts_with(b"<"), text.windows(3).position(|end| end == b">: ")) {
+            (true, Some(end)) => &text[end + 3..],
+            _ => text,
+        };
+        self.values.set("rcpt_mailer", "error");
+        self.values.set("rcpt_host", code);
+        self.values.set("rcpt_addr", text);
     }
 
     fn describe_recipient(&mut self, recipient: &Mailbox, accepted_before: usize) {
         self.values.set("rcpt_addr", recipient.address.clone());
         self.values.set("rcpt_host", recipient.domain());
         self.values.set("rcpt_mailer", self.mailer());
+        if self.local {
+            self.forget(&["rcpt_host", "rcpt_mailer"]);
+        }
         if self.like == Like::Sendmail {
             self.values.set("nrcpts", (accepted_before + 1).to_string());
         }
@@ -466,7 +528,9 @@ impl<'a> Player<'a> {
     /// With DATA, Postfix describes the first recipient once more, Sendmail none.
     fn describe_data(&mut self, recipients: &[Mailbox]) {
         match (self.like, recipients.first()) {
-            (Like::Postfix37 | Like::Postfix312, Some(first)) => self.describe_recipient(first, 0),
+            (Like::Postfix37 | Like::Postfix312, Some(first)) if !self.local => {
+                self.describe_recipient(first, 0)
+            }
             _ => self.forget(&["rcpt_addr", "rcpt_host", "rcpt_mailer"]),
         }
     }

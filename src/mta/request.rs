@@ -36,6 +36,26 @@ pub enum Request<'a> {
     Unknown(&'a [u8]),
 }
 
+/// How an MTA writes what it tells.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Style {
+    /// With the leading space of header values.
+    pub leading_space: bool,
+    /// Addresses without angle brackets.
+    pub bare_addresses: bool,
+}
+
+impl Style {
+    /// An address and its ESMTP arguments. Without brackets the null address is an empty string.
+    fn arguments(self, mailbox: &Mailbox) -> Vec<Vec<u8>> {
+        let mut arguments = mailbox.for_filter();
+        if self.bare_addresses {
+            arguments[0] = mailbox.address.clone();
+        }
+        arguments
+    }
+}
+
 impl Request<'_> {
     /// The command that carries it.
     pub fn kind(&self) -> Kind {
@@ -61,17 +81,17 @@ impl Request<'_> {
         }
     }
 
-    pub(super) fn encode(&self, out: &mut Vec<u8>, leading_space: bool) {
+    pub(super) fn encode(&self, out: &mut Vec<u8>, style: Style) {
         match self {
             Self::Connect { host, peer } => encode::connect(out, host, *peer),
             Self::Helo(name) => encode::helo(out, name),
             Self::Mail(mailbox) | Self::Rcpt(mailbox) => {
-                let arguments = mailbox.for_filter();
+                let arguments = style.arguments(mailbox);
                 let arguments: Vec<&[u8]> = arguments.iter().map(Vec::as_slice).collect();
                 encode::envelope(out, self.kind(), &arguments);
             }
             Self::Header(header) => {
-                encode::header(out, header.name(), &header.value_for_filter(leading_space))
+                encode::header(out, header.name(), &header.value_for_filter(style.leading_space))
             }
             Self::Unknown(line) => encode::unknown(out, line),
             Self::Body(piece) => encode::raw(out, Kind::Body, piece),
@@ -80,12 +100,14 @@ impl Request<'_> {
     }
 
     /// What it carries, for people.
-    pub(super) fn describe(&self, leading_space: bool) -> Vec<u8> {
+    pub(super) fn describe(&self, style: Style) -> Vec<u8> {
         match self {
             Self::Connect { host, peer } => [host, &b" "[..], describe_peer(*peer).as_bytes()].concat(),
             Self::Helo(name) => name.to_vec(),
-            Self::Mail(mailbox) | Self::Rcpt(mailbox) => mailbox.for_filter().join(&b' '),
-            Self::Header(header) => [header.name(), b": ", &header.value_for_filter(leading_space)].concat(),
+            Self::Mail(mailbox) | Self::Rcpt(mailbox) => style.arguments(mailbox).join(&b' '),
+            Self::Header(header) => {
+                [header.name(), b": ", &header.value_for_filter(style.leading_space)].concat()
+            }
             Self::Unknown(line) => line.to_vec(),
             Self::Body(piece) => Count(piece.len(), "byte").to_string().into_bytes(),
             Self::Data | Self::EndOfHeader | Self::EndOfMessage => Vec::new(),

@@ -4,12 +4,13 @@
 
 use super::change::{Brought, Change};
 use super::disposition::{DefaultAction, Disposition};
+use super::envelope::Mailbox;
 use super::error::{Error, Fault, flag_names};
 use super::habits::{Like, Skip, since_version};
 use super::judge::{Judge, Judgement, Standing, is_smtp_event};
 use super::link::Link;
 use super::macros::{Definitions, MacroLists, MacroValues};
-use super::request::Request;
+use super::request::{Request, Style};
 use super::terms::Terms;
 use super::warning::Warning;
 use crate::protocol::command::encode;
@@ -99,6 +100,8 @@ pub enum Omission {
     Lost,
     /// The filter has answered "quarantine", and hears of the messages alone.
     Held,
+    /// The MTA has refused the recipient, and the filter does not ask for such.
+    Refused,
 }
 
 /// One command and what came of it.
@@ -175,6 +178,8 @@ pub struct Session {
     steps: Steps,
     /// Commands of which the filter has seen enough in this message.
     skipped: Vec<Kind>,
+    /// Whether addresses go without angle brackets.
+    bare_addresses: bool,
     /// What the filter was told last.
     last: Kind,
     warnings: Vec<Warning>,
@@ -243,6 +248,7 @@ impl Session {
             actions,
             steps,
             skipped: Vec::new(),
+            bare_addresses: false,
             last: Kind::Negotiate,
             warnings: Vec::new(),
         }
@@ -318,6 +324,40 @@ impl Session {
         self.steps.contains(Steps::HDR_LEADSPC)
     }
 
+    /// Writes addresses without angle brackets from now on.
+    pub(super) fn write_bare_addresses(&mut self) {
+        self.bare_addresses = true;
+    }
+
+    fn style(&self) -> Style {
+        Style { leading_space: self.leading_space(), bare_addresses: self.bare_addresses }
+    }
+
+    /// Tells the filter of a recipient that the MTA itself has refused, if it wants to know of such. What it answers
+    /// counts only if it decides on more than the recipient.
+    ///
+    /// # Errors
+    /// As [`tell`](Self::tell).
+    pub fn tell_of_refused(
+        &mut self,
+        recipient: &Mailbox,
+        reply: &[u8],
+        values: &MacroValues,
+    ) -> Result<Exchange, Error> {
+        let request = Request::Rcpt(recipient);
+        let mut exchange = if self.steps.contains(Steps::RCPT_REJ) {
+            self.tell(&request, values)?
+        } else {
+            let omitted = Outcome::NotSent(Omission::Refused);
+            Exchange { outcome: omitted, ..Exchange::new(Kind::Rcpt, request.describe(self.style())) }
+        };
+        if exchange.decision.as_ref().is_some_and(|decision| decision.reply().is_some()) {
+            exchange.decision = None;
+        }
+        exchange.reply = Some(reply.to_vec());
+        Ok(exchange)
+    }
+
     /// Whether the MTA has given the filter up.
     pub fn is_lost(&self) -> bool {
         self.link.is_none()
@@ -335,7 +375,7 @@ impl Session {
     /// The filter does not answer, or breaks the protocol, and no default action is to be played.
     pub fn tell(&mut self, request: &Request<'_>, values: &MacroValues) -> Result<Exchange, Error> {
         let kind = request.kind();
-        let mut exchange = Exchange::new(kind, request.describe(self.leading_space()));
+        let mut exchange = Exchange::new(kind, request.describe(self.style()));
         let judgement = match (self.standing, is_smtp_event(kind)) {
             (Standing::Lost | Standing::Misconfigured, _) => {
                 exchange.outcome = Outcome::NotSent(Omission::Lost);
@@ -453,8 +493,8 @@ impl Session {
             exchange.outcome = Outcome::NotSent(omission);
             return Ok(());
         }
-        let leading_space = self.leading_space();
-        request.encode(self.connection().outgoing(), leading_space);
+        let style = self.style();
+        request.encode(self.connection().outgoing(), style);
         self.settle(kind)?;
         self.last = kind;
         let no_reply = Stage::of(kind).map_or(Steps::empty(), Stage::no_reply);

@@ -205,7 +205,7 @@ fn blank_unprintable(reply: &mut Vec<u8>) -> bool {
 }
 
 /// The length of the enhanced status code at the start of a text, if a blank follows it.
-fn enhanced_code(text: &[u8]) -> Option<usize> {
+pub(super) fn enhanced_code(text: &[u8]) -> Option<usize> {
     let length = text.iter().position(|&b| b == b' ')?;
     let number = |part: &[u8]| (1..=3).contains(&part.len()) && part.iter().all(u8::is_ascii_digit);
     let mut parts = text[..length].split(|&b| b == b'.');

@@ -662,7 +662,9 @@ fn an_answer_to_a_command_that_has_none_is_noticed() {
             while let Some((kind, _)) = read_frame(&mut theirs) {
                 let mut answer = Vec::new();
                 match kind {
-                    b'O' => wants(6, Actions::empty(), Steps::empty()).encode(&mut answer),
+                    b'O' => {
+                        wants(6, Actions::empty(), Steps::empty()).encode(&mut answer, usize::MAX).unwrap()
+                    }
                     b'D' | b'A' | b'Q' if kind != command => {}
                     _ => answer = reply(Reply::Continue),
                 }
@@ -779,7 +781,7 @@ fn the_end_of_a_message_has_a_limit_that_progress_does_not_extend() {
         while let Some((kind, _)) = read_frame(&mut theirs) {
             let mut answer = Vec::new();
             match kind {
-                b'O' => wants(6, Actions::empty(), Steps::empty()).encode(&mut answer),
+                b'O' => wants(6, Actions::empty(), Steps::empty()).encode(&mut answer, usize::MAX).unwrap(),
                 b'E' => {
                     std::thread::sleep(Duration::from_millis(30));
                     answer = modifications(&[Modification::Progress], Reply::Continue);
@@ -803,4 +805,54 @@ fn the_end_of_a_message_has_a_limit_that_progress_does_not_extend() {
     );
     drop(session);
     filter.join().unwrap();
+}
+
+#[test]
+fn refused_recipients_are_told_to_who_asks_for_them() {
+    for (steps, commands) in [(Steps::RCPT_REJ, "OCHMRRRTLLLNBEQ"), (Steps::empty(), "OCHMRRTLLLNBEQ")] {
+        let values = MacroValues::default();
+        let agreed = wants(6, Actions::empty(), steps);
+        let script = vec![(b'R', reply(Reply::TempFail))];
+        let (session, filter) = open(Like::Sendmail, offer(6), agreed, script, &values);
+        let client = client();
+        let message = Message::parse(FILE);
+        let mut replies = Vec::new();
+        let mut observer = |exchange: &Exchange| replies.extend(exchange.reply.clone());
+        let mut player = Player::new(session.unwrap(), Like::Sendmail, &client, values, &mut observer);
+        let nobody = Mailbox::parse(b"<nobody@example.org>");
+        player.refuse_recipients(vec![(nobody.clone(), b"550 5.1.1 User unknown".to_vec())]);
+        player.greet(&[]).unwrap();
+        let delivery = player.deliver(&submission(&message, None)).unwrap();
+        player.leave().unwrap();
+        assert_eq!(delivery.refused[0], (nobody, b"550 5.1.1 User unknown".to_vec()));
+        assert_eq!(replies[0], b"550 5.1.1 User unknown", "whatever the filter says");
+        let frames = filter.frames();
+        let told: String =
+            frames.iter().map(|(kind, _)| char::from(*kind)).filter(|kind| *kind != 'D').collect();
+        assert_eq!(told, commands);
+        let macros = b"R{rcpt_mailer}\0error\0{rcpt_host}\x005.1.1\0{rcpt_addr}\0User unknown\0".to_vec();
+        assert_eq!(frames.contains(&(b'D', macros)), steps == Steps::RCPT_REJ);
+    }
+}
+
+#[test]
+fn local_mail_cannot_lose_a_single_recipient() {
+    let values = MacroValues::default();
+    let agreed = wants(6, Actions::empty(), Steps::empty());
+    let script = vec![(b'R', reply(Reply::Reject))];
+    let (session, filter) = open(Like::Postfix37, offer(6), agreed, script, &values);
+    let client = client();
+    let message = Message::parse(FILE);
+    let mut warned = Vec::new();
+    let mut observer =
+        |exchange: &Exchange| warned.extend(exchange.warnings.iter().map(|warning| warning.statement));
+    let mut player = Player::new(session.unwrap(), Like::Postfix37, &client, values, &mut observer);
+    player.play_local_mail();
+    player.greet(&[]).unwrap();
+    let delivery = player.deliver(&submission(&message, None)).unwrap();
+    player.leave().unwrap();
+    assert!(matches!(delivery.disposition, Disposition::TempFailed(_)), "{delivery:?}");
+    assert_eq!(warned, ["D47"]);
+    let frames = filter.frames();
+    assert!(frames.contains(&(b'M', b"s@example.com\0SIZE=5\0".to_vec())), "{frames:?}");
 }

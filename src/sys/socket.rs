@@ -291,6 +291,22 @@ fn bind<T>(fd: RawFd, name: &T, length: usize) -> io::Result<()> {
     check(unsafe { libc::bind(fd, std::ptr::from_ref(name).cast(), length as libc::socklen_t) }).map(drop)
 }
 
+/// Takes over a connected socket that this process has inherited; whether it is a unix socket.
+///
+/// # Errors
+/// It is not open, or no connected stream socket.
+pub fn inherit_connection(fd: RawFd) -> io::Result<(OwnedFd, bool)> {
+    if get_option(fd, libc::SO_TYPE)? != libc::SOCK_STREAM || get_option(fd, libc::SO_ACCEPTCONN)? != 0 {
+        return Err(io::Error::from_raw_os_error(libc::ENOTCONN));
+    }
+    let domain = get_option(fd, libc::SO_DOMAIN)?;
+    // SAFETY: the descriptor is an open socket, and whoever names it with `fd:` hands it over.
+    let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+    // SAFETY: fcntl with these commands takes numbers only.
+    check(unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) })?;
+    Ok((socket, domain == libc::AF_UNIX))
+}
+
 /// A unix socket name, and how many bytes of it count.
 ///
 /// # Errors

@@ -5,7 +5,7 @@
 use milter::mta::{DefaultAction, Like};
 use milter::protocol::{Modification, Reply, Steps};
 
-use crate::habits::{Behaviour, Real, compare_session};
+use crate::habits::{Behaviour, Real, assert_equal, compare_session, played_locally, played_with_refused};
 use crate::mail_servers::server::Kind;
 
 /// A name for the case, and what the filter does.
@@ -444,4 +444,40 @@ fn postfix_and_peculiar_filters() {
 #[test]
 fn sendmail_and_peculiar_filters() {
     compare(Kind::Sendmail, DefaultAction::TempFail, peculiarities());
+}
+
+#[test]
+fn postfix_gives_mail_that_does_not_come_by_smtp_to_its_filter() {
+    let mut server = Real::start_for_local_mail();
+    let changing = changing(&[add(b"X-N", b"v"), frame(b'+', b"<n@example.net>\0")]);
+    for (name, sender, behaviour) in [
+        ("plain", "ann@example.com", Behaviour::new(Steps::empty())),
+        ("null sender", "", Behaviour::new(Steps::empty())),
+        ("not all steps", "ann@example.com", Behaviour::new(Steps::NOHELO | Steps::NR_HDR)),
+        ("changing", "ann@example.com", changing),
+    ] {
+        let real = server.local_sessions(&behaviour, sender);
+        assert_equal(name, &played_locally(&behaviour, sender), &real);
+    }
+}
+
+#[test]
+fn postfix_tells_filters_of_refused_recipients() {
+    let mut server = Real::start(Kind::Postfix, DefaultAction::TempFail);
+    let answering = |answer| Behaviour { steps: Steps::RCPT_REJ | Steps::SKIP, ..answering(b'R', answer) };
+    for (name, behaviour) in [
+        ("not asked for", Behaviour::new(Steps::empty())),
+        ("asked for", Behaviour::new(Steps::RCPT_REJ)),
+        ("without answer", Behaviour::new(Steps::RCPT_REJ | Steps::NR_RCPT)),
+        ("rejected", answering(frame(b'r', b""))),
+        ("with a reply", answering(own_reply(b"450 4.7.1 mine"))),
+        ("with 421", answering(own_reply(b"421 4.7.1 mine"))),
+        ("accepted", answering(frame(b'a', b""))),
+        ("discarded", answering(frame(b'd', b""))),
+        ("skipped", answering(frame(b's', b""))),
+        ("malformed", answering(own_reply(b"xyz"))),
+    ] {
+        let real = server.session_with_refused(&behaviour);
+        assert_equal(name, &played_with_refused(&behaviour), &real);
+    }
 }

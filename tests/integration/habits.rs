@@ -20,7 +20,7 @@ use milter::protocol::{MacroStage, Modification, Reply, Stage, Steps, kind};
 
 use crate::mail_servers::filter::Endpoint;
 use crate::mail_servers::messages;
-use crate::mail_servers::server::{Kind, MailServer};
+use crate::mail_servers::server::{Conduct, Kind, MailServer, REFUSED};
 use crate::mail_servers::smtp_client;
 use crate::mail_servers::smtp_sink::Sink;
 use crate::support::{PATIENCE, temp_dir};
@@ -242,9 +242,19 @@ pub struct Real {
 
 impl Real {
     pub fn start(kind: Kind, default_action: DefaultAction) -> Self {
+        Self::start_with(kind, default_action, false)
+    }
+
+    /// A Postfix whose filter gets local mail too.
+    pub fn start_for_local_mail() -> Self {
+        Self::start_with(Kind::Postfix, DefaultAction::TempFail, true)
+    }
+
+    fn start_with(kind: Kind, default_action: DefaultAction, local_mail: bool) -> Self {
         let recorder = Recorder::start();
         let sink = Sink::open();
-        let server = MailServer::start_with(kind, &recorder.endpoint, &sink, default_action, 30);
+        let conduct = Conduct { default_action, local_mail, ..Conduct::default() };
+        let server = MailServer::start_with(kind, &recorder.endpoint, &sink, &conduct);
         Self { server, sink, recorder, delivered: 0, held: 0 }
     }
 
@@ -269,6 +279,44 @@ impl Real {
         let held = self.server.held().len();
         let newly_held = held - std::mem::replace(&mut self.held, held);
         Outcome { frames: self.recorder.frames(), refusals: refusals.0, delivered, held: newly_held }
+    }
+
+    /// A session for each of two messages that do not come by SMTP; the frames of all.
+    pub fn local_sessions(&mut self, behaviour: &Behaviour, sender: &str) -> Outcome {
+        let mut frames = Vec::new();
+        for message in [first_message(), messages::short("the second", "")] {
+            self.recorder.prepare(behaviour);
+            self.server.submit(sender, &RECIPIENTS, &message);
+            frames.extend(self.recorder.frames());
+        }
+        let deliveries = self.sink.deliveries(self.delivered + 2);
+        let mut delivered: Vec<_> = deliveries[self.delivered..]
+            .iter()
+            .map(|delivery| delivered(&delivery.sender, &delivery.recipients, &delivery.message))
+            .collect();
+        self.delivered += 2;
+        delivered.sort();
+        Outcome { frames, refusals: Vec::new(), delivered, held: 0 }
+    }
+
+    /// A session in which the server refuses one recipient itself.
+    pub fn session_with_refused(&mut self, behaviour: &Behaviour) -> Outcome {
+        self.recorder.prepare(behaviour);
+        let mut client = smtp_client::Client::open(Ipv4Addr::LOCALHOST, self.server.port());
+        let mut refusals = Refusals::default();
+        refusals.note("greeting", client.greeting());
+        refusals.note("EHLO", client.ask("EHLO client.example.com"));
+        refusals.note("MAIL", client.ask("MAIL FROM:<ann@example.com> BODY=8BITMIME"));
+        let taken = [REFUSED, RECIPIENTS[0]]
+            .map(|recipient| refusals.note("RCPT", client.ask(&format!("RCPT TO:<{recipient}>"))));
+        if taken.contains(&true) {
+            refusals.note("DATA", client.begin_data());
+            refusals.note("message", client.end_data(&messages::short("the second", "")));
+        } else {
+            client.reset();
+        }
+        client.leave();
+        Outcome { frames: self.recorder.frames(), refusals: refusals.0, delivered: Vec::new(), held: 0 }
     }
 
     /// The client hands in one message, and gives it up when it is refused.
@@ -343,17 +391,8 @@ pub fn played(like: Like, behaviour: &Behaviour, default_action: DefaultAction) 
         player.greet(&[]).unwrap();
         for bytes in [first_message(), messages::short("the second", "")] {
             let message = Message::parse(&bytes);
-            let submission = Submission {
-                envelope: Envelope {
-                    sender: Mailbox::parse(b"<ann@example.com> BODY=8BITMIME"),
-                    recipients: RECIPIENTS.map(|recipient| Mailbox::parse(recipient.as_bytes())).into(),
-                    quarantine: None,
-                },
-                message: &message,
-                received: Some(Header::new(b"Received", b" from us")),
-                queue_id: "QUEUE".to_owned(),
-                give_up_after: None,
-            };
+            let sender = Mailbox::parse(b"<ann@example.com> BODY=8BITMIME");
+            let submission = submission(&message, sender, &RECIPIENTS);
             let delivery = player.deliver(&submission).unwrap();
             let of_the_session = matches!(delivery.decided_by, kind::Kind::Connect | kind::Kind::Helo);
             match delivery.disposition.reply() {
@@ -383,6 +422,99 @@ pub fn played(like: Like, behaviour: &Behaviour, default_action: DefaultAction) 
     Outcome { frames: recorder.frames(), refusals: refusals.0, delivered: out, held }
 }
 
+/// The same mail that does not come by SMTP, played.
+pub fn played_locally(behaviour: &Behaviour, sender: &str) -> Outcome {
+    let client = Client {
+        name: b"localhost".to_vec(),
+        address: ClientAddress::Inet(Ipv4Addr::LOCALHOST, 0),
+        helo: b"localhost".to_vec(),
+    };
+    let mut frames = Vec::new();
+    let mut out = Vec::new();
+    for bytes in [first_message(), messages::short("the second", "")] {
+        let recorder = Recorder::start();
+        recorder.prepare(behaviour);
+        let message = Message::parse(&bytes);
+        let submission = submission(&message, Mailbox::parse(sender.as_bytes()), &RECIPIENTS);
+        let mut observer = |_: &Exchange| {};
+        let mut player = player(&recorder, Like::Postfix37, &client, &mut observer);
+        player.play_local_mail();
+        player.greet(&[]).unwrap();
+        let delivery = player.deliver(&submission).unwrap();
+        player.leave().unwrap();
+        let envelope = &delivery.mail.envelope;
+        let recipients: Vec<_> = envelope.recipients.iter().map(ToString::to_string).collect();
+        let bytes = delivery.mail.message().to_bytes();
+        out.push(delivered(&envelope.sender.to_string(), &recipients, &bytes));
+        frames.extend(recorder.frames());
+    }
+    out.sort();
+    Outcome { frames, refusals: Vec::new(), delivered: out, held: 0 }
+}
+
+/// The same session with a recipient whom the server refuses, played.
+pub fn played_with_refused(behaviour: &Behaviour) -> Outcome {
+    let client = Client {
+        name: b"[127.0.0.1]".to_vec(),
+        address: ClientAddress::Inet(Ipv4Addr::LOCALHOST, 1),
+        helo: b"client.example.com".to_vec(),
+    };
+    let recorder = Recorder::start();
+    recorder.prepare(behaviour);
+    let bytes = messages::short("the second", "");
+    let message = Message::parse(&bytes);
+    let sender = Mailbox::parse(b"<ann@example.com> BODY=8BITMIME");
+    let submission = submission(&message, sender, &RECIPIENTS[..1]);
+    let mut refusals = Refusals::default();
+    let mut observer = |exchange: &Exchange| {
+        if let Some(reply) = &exchange.reply {
+            refusals.note("RCPT", reply.clone());
+        }
+    };
+    let mut player = player(&recorder, Like::Postfix37, &client, &mut observer);
+    let reply = format!("550 5.1.1 <{REFUSED}>: Recipient address rejected: not here");
+    player.refuse_recipients(vec![(Mailbox::parse(REFUSED.as_bytes()), reply.into_bytes())]);
+    player.greet(&[]).unwrap();
+    player.deliver(&submission).unwrap();
+    player.leave().unwrap();
+    Outcome { frames: recorder.frames(), refusals: refusals.0, delivered: Vec::new(), held: 0 }
+}
+
+/// An MTA that tempfails when its filter fails.
+fn player<'a>(
+    recorder: &Recorder,
+    like: Like,
+    client: &'a Client,
+    observer: &'a mut dyn FnMut(&Exchange),
+) -> Player<'a> {
+    let address: FilterAddress = recorder.endpoint.spec().parse().unwrap();
+    let link = Link::new(address.connect(PATIENCE).unwrap(), Duration::from_secs(30));
+    let values = MacroValues::default();
+    let policy = Policy { default_action: Some(DefaultAction::TempFail), strict: false };
+    let session = Session::negotiate(link, like, offer(6), &values).unwrap();
+    Player::new(session.with_policy(policy).unwrap(), like, client, values, observer)
+}
+
+fn submission<'a>(message: &'a Message, sender: Mailbox, recipients: &[&str]) -> Submission<'a> {
+    let recipients = recipients.iter().map(|recipient| Mailbox::parse(recipient.as_bytes())).collect();
+    Submission {
+        envelope: Envelope { sender, recipients, quarantine: None },
+        message,
+        received: Some(Header::new(b"Received", b" from us")),
+        queue_id: "QUEUE".to_owned(),
+        give_up_after: None,
+    }
+}
+
+/// Fails the test unless what was played equals what is real.
+#[track_caller]
+pub fn assert_equal(name: &str, played: &Outcome, real: &Outcome) {
+    assert_same_lines(&format!("{name}: refusals"), &played.refusals, &real.refusals);
+    assert_same_lines(&format!("{name}: frames"), &played.frames, &real.frames);
+    assert_same_lines(&format!("{name}: messages"), &played.delivered, &real.delivered);
+    assert_eq!(played.held, real.held, "{name}: messages held, played and real");
+}
+
 /// Compares one session with a real MTA with the same session played in its manner.
 #[track_caller]
 pub fn compare_session(
@@ -394,10 +526,7 @@ pub fn compare_session(
 ) {
     let played = played(like, behaviour, default_action);
     let real = server.session(behaviour, played.delivered.len());
-    assert_same_lines(&format!("{name}: refusals of {like:?}"), &played.refusals, &real.refusals);
-    assert_same_lines(&format!("{name}: frames of {like:?}"), &played.frames, &real.frames);
-    assert_same_lines(&format!("{name}: messages of {like:?}"), &played.delivered, &real.delivered);
-    assert_eq!(played.held, real.held, "{name}: messages held by {like:?}, played and real");
+    assert_equal(&format!("{name}, {like:?}"), &played, &real);
 }
 
 /// Compares a real MTA with what is played in its manner.

@@ -169,6 +169,7 @@ pub fn omission_reason(omission: Omission) -> &'static str {
         Omission::Version => "the protocol version lacks it",
         Omission::Lost => "the filter is given up",
         Omission::Held => "the filter has answered \"quarantine\"",
+        Omission::Refused => "refused by the server, and the filter does not ask for such",
     }
 }
 

@@ -108,14 +108,26 @@ fn read_messages(options: &Options) -> Result<Vec<Message>, String> {
         .collect()
 }
 
-/// The whole conversation.
+/// The whole conversation: one session, unless each message has one of its own.
 fn play(options: &Options, messages: &[Message], output: &RefCell<Output>) -> Result<(), Error> {
+    let mut all = (0..options.repeat).flat_map(|_| messages).enumerate();
+    if !options.non_smtp {
+        return play_session(options, &mut all, output);
+    }
+    all.try_for_each(|message| play_session(options, &mut std::iter::once(message), output))
+}
+
+fn play_session(
+    options: &Options,
+    messages: &mut dyn Iterator<Item = (usize, &Message)>,
+    output: &RefCell<Output>,
+) -> Result<(), Error> {
     let like = options.like();
     let offer = options.offer();
     let client = Client {
         name: options.client_name().into_bytes(),
-        address: options.client.clone(),
-        helo: options.helo.clone().into_bytes(),
+        address: options.client(),
+        helo: options.helo().as_bytes().to_vec(),
     };
     let unknown: Vec<_> = options.unknown.iter().map(|line| line.clone().into_bytes()).collect();
     let values = MacroValues::new(options.macros.clone());
@@ -134,10 +146,14 @@ fn play(options: &Options, messages: &[Message], output: &RefCell<Output>) -> Re
 
     let mut observer = |exchange: &Exchange| output.borrow_mut().exchange(exchange);
     let mut player = Player::new(session, like, &client, values, &mut observer);
+    if options.non_smtp {
+        player.play_local_mail();
+    }
+    let refused = options.refused.iter().map(|refused| (refused.recipient.clone(), refused.reply.clone()));
+    player.refuse_recipients(refused.collect());
     player.greet(&unknown)?;
-    let all = (0..options.repeat).flat_map(|_| messages);
-    for (number, message) in all.enumerate() {
-        if number > 0 && options.quit_nc {
+    for (at, (number, message)) in messages.enumerate() {
+        if at > 0 && options.quit_nc {
             player.change_clients(&unknown)?;
         }
         let submission = submission(options, &client, number, message);

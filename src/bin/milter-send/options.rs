@@ -1,12 +1,14 @@
 //! The command line: what can be asked for, and the text that teaches it. Values that exist are valid.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, ValueEnum};
-use milter::mta::{self, ClientAddress, DefaultAction, FilterAddress, Like, Limits, MacroSetting, Policy};
+use milter::mta::{
+    self, ClientAddress, DefaultAction, FilterAddress, Like, Limits, MacroSetting, Mailbox, Policy,
+};
 use milter::protocol::{Actions, Kind, Offer, Steps};
 
 /// The client, and its name, if there is no other wish.
@@ -41,7 +43,8 @@ Examples:
 #[derive(Debug, Parser)]
 #[command(name = "milter-send", version, after_long_help = AFTER_HELP, max_term_width = 110)]
 pub struct Options {
-    /// Where the filter listens: unix:PATH, inet:PORT@HOST, inet6:PORT@HOST, or a path
+    /// Where the filter listens: unix:PATH, inet:PORT@HOST, inet6:PORT@HOST, or a path; or fd:NUMBER, a socket that
+    /// is inherited and connected
     pub socket: FilterAddress,
 
     /// Message files; - or none is standard input
@@ -57,6 +60,17 @@ pub struct Options {
     #[arg(short, long, value_name = "ADDRESS [ARGUMENT...]", default_value = "<recipient@example.org>")]
     #[arg(help_heading = "Envelope and client")]
     pub to: Vec<String>,
+
+    /// A recipient that the server refuses by itself, given in front of the others, and its reply [default: 550 5.1.1
+    /// User unknown]. Filters that ask for such (RCPT_REJ) hear of it; can be repeated
+    #[arg(long, value_name = "ADDRESS [REPLY]", value_parser = parse_refused)]
+    #[arg(help_heading = "Envelope and client")]
+    pub refused: Vec<Refused>,
+
+    /// Mail that does not come by SMTP, such as Postfix's own bounces: from localhost, each message in a session of
+    /// its own, addresses without angle brackets. Not with Sendmail
+    #[arg(long, help_heading = "Envelope and client")]
+    pub non_smtp: bool,
 
     /// The client's address: IPv4 or [IPv6], with or without :PORT, unix:PATH, or unknown
     #[arg(long, value_name = "ADDRESS", default_value = DEFAULT_CLIENT, value_parser = parse_client)]
@@ -178,6 +192,15 @@ pub enum DefaultActionName {
     Shutdown,
 }
 
+/// A recipient that the server refuses, and how.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    /// The recipient.
+    pub recipient: Mailbox,
+    /// The server's reply.
+    pub reply: Vec<u8>,
+}
+
 /// A time limit, and what it is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limit {
@@ -240,6 +263,7 @@ impl Options {
             (Habits::Postfix37 | Habits::Postfix312, _) if self.quit_nc => {
                 Some("--quit-nc needs --like sendmail")
             }
+            (Habits::Sendmail, _) if self.non_smtp => Some("--non-smtp needs --like postfix"),
             (Habits::Sendmail, Some(DefaultActionName::Quarantine)) => {
                 Some("Sendmail has no --default-action quarantine")
             }
@@ -289,11 +313,26 @@ impl Options {
         Offer { actions: self.actions.unwrap_or(all.actions), steps: self.steps.unwrap_or(all.steps), ..all }
     }
 
+    /// The client's address. Mail that does not come by SMTP comes from this host.
+    pub fn client(&self) -> ClientAddress {
+        match parse_client(DEFAULT_CLIENT) {
+            Ok(default) if self.non_smtp && default == self.client => {
+                ClientAddress::Inet(Ipv4Addr::LOCALHOST, 0)
+            }
+            _ => self.client.clone(),
+        }
+    }
+
+    /// What the client says in HELO.
+    pub fn helo(&self) -> &str {
+        if self.non_smtp && self.helo == DEFAULT_NAME { "localhost" } else { &self.helo }
+    }
+
     /// The client's host name.
     pub fn client_name(&self) -> String {
         let local =
             |address: IpAddr| if address.is_loopback() { "localhost".into() } else { format!("[{address}]") };
-        match (&self.client_name, &self.client) {
+        match (&self.client_name, &self.client()) {
             (Some(name), _) => name.clone(),
             (None, client) if parse_client(DEFAULT_CLIENT).as_ref() == Ok(client) => DEFAULT_NAME.to_owned(),
             (None, ClientAddress::Inet(address, _)) => local(IpAddr::V4(*address)),
@@ -334,6 +373,23 @@ fn parse_client(text: &str) -> Result<ClientAddress, String> {
         IpAddr::V4(address) => ClientAddress::Inet(address, port),
         IpAddr::V6(address) => ClientAddress::Inet6(address, port),
     })
+}
+
+/// Reads an address, and perhaps a reply behind it.
+fn parse_refused(text: &str) -> Result<Refused, String> {
+    let text = text.trim();
+    let end = match (text.starts_with('<'), text.find('>')) {
+        (true, Some(close)) => close + 1,
+        _ => text.find(char::is_whitespace).unwrap_or(text.len()),
+    };
+    let (address, reply) = text.split_at(end);
+    let reply = if reply.trim().is_empty() { "550 5.1.1 User unknown" } else { reply.trim() };
+    match reply.as_bytes() {
+        [b'4' | b'5', tens, ones, b' ', ..] if tens.is_ascii_digit() && ones.is_ascii_digit() => {
+            Ok(Refused { recipient: Mailbox::parse(address.as_bytes()), reply: reply.as_bytes().to_vec() })
+        }
+        _ => Err("expected an address, and a reply such as 550 5.1.1 User unknown".to_owned()),
+    }
 }
 
 fn parse_limit(text: &str) -> Result<Limit, String> {
@@ -379,7 +435,6 @@ fn parse_flags<F: bitflags::Flags<Bits = u32>>(text: &str) -> Result<F, String> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::net::Ipv4Addr;
 
     fn options(arguments: &[&str]) -> Result<Options, clap::Error> {
         Options::try_parse_from(["milter-send", "/f"].iter().chain(arguments))
@@ -434,6 +489,27 @@ mod tests {
         let offer = options(&["--protocol", "4", "--actions", "ADDHDRS"]).unwrap().offer();
         assert_eq!((offer.version, offer.actions), (4, Actions::ADDHDRS));
         assert_eq!(offer.steps, mta::offer(4).steps);
+    }
+
+    #[test]
+    fn refused_recipients_have_a_reply() {
+        let refused = |text| {
+            parse_refused(text)
+                .map(|refused| format!("{} {}", refused.recipient, String::from_utf8(refused.reply).unwrap()))
+        };
+        assert_eq!(refused("nobody@e.org").unwrap(), "<nobody@e.org> 550 5.1.1 User unknown");
+        assert_eq!(refused(" <a b@e.org> 450 4.2.1 full ").unwrap(), "<a b@e.org> 450 4.2.1 full");
+        for bad in ["a@e 250 ok", "a@e no", "a@e 5x0 no"] {
+            assert!(refused(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn mail_that_does_not_come_by_smtp_comes_from_here() {
+        let local = options(&["--non-smtp"]).unwrap();
+        assert_eq!(local.client(), ClientAddress::Inet(Ipv4Addr::LOCALHOST, 0));
+        assert_eq!((local.client_name().as_str(), local.helo()), ("localhost", "localhost"));
+        assert!(options(&["--non-smtp", "--like", "sendmail"]).unwrap().conflict().is_some());
     }
 
     #[test]

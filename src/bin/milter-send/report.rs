@@ -151,6 +151,7 @@ fn omission_key(omission: Omission) -> &'static str {
         Omission::Version => "version",
         Omission::Lost => "lost",
         Omission::Held => "held",
+        Omission::Refused => "refused",
     }
 }
 

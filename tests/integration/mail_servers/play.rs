@@ -1,12 +1,11 @@
 //! One run: a filter on a library, a mail server in front of it, the test's sink behind it, and a transcript of what
 //! the client and the sink got to see.
 
-use milter::mta::DefaultAction;
 use std::net::Ipv4Addr;
 use std::path::Path;
 
 use super::filter::{Family, Filter};
-use super::server::{Kind, MailServer};
+use super::server::{Conduct, Kind, MailServer};
 use super::smtp_client::Client;
 use super::smtp_sink::Sink;
 use super::transcript::normalise;
@@ -37,7 +36,8 @@ impl Play {
     pub fn start_with_timeout(kind: Kind, filter: &Path, library: Library, seconds: u32) -> Self {
         let filter = Filter::start(filter, library, Family::Unix);
         let sink = Sink::open();
-        let server = MailServer::start_with(kind, filter.endpoint(), &sink, DefaultAction::TempFail, seconds);
+        let conduct = Conduct { milter_timeout: seconds, ..Conduct::default() };
+        let server = MailServer::start_with(kind, filter.endpoint(), &sink, &conduct);
         Self::of(filter, sink, server)
     }
 

@@ -2,12 +2,13 @@
 //! directory. Postfix insists on being started by root; its services run as its own user.
 
 use std::fs;
+use std::io::Write;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use milter::mta::DefaultAction;
 
-use super::server::{HOST, Settings};
+use super::server::{HOST, REFUSED, Settings};
 use crate::support::{Daemon, run, stdout};
 
 /// Where Debian keeps its daemons.
@@ -16,6 +17,7 @@ const DAEMONS: &str = "/usr/lib/postfix/sbin";
 /// The services of a server that takes mail by SMTP and passes it on by SMTP.
 const SERVICES: &str = "
 cleanup unix n - n - 0 cleanup
+pickup unix n - n 60 1 pickup
 qmgr unix n - n 300 1 qmgr
 rewrite unix - - n - - trivial-rewrite
 bounce unix - - n - 0 bounce
@@ -56,7 +58,10 @@ pub fn start(settings: &Settings) -> Daemon {
              smtpd_hard_error_limit = 1000
              smtpd_peername_lookup = no
              smtpd_authorized_xclient_hosts = 127.0.0.0/8
+             smtpd_recipient_restrictions = check_recipient_access inline:{{{{{REFUSED} = 550 5.1.1 not here}}}},
+              permit_mynetworks, reject
              smtpd_milters = {milter}
+             non_smtpd_milters = {local}
              milter_default_action = {action}
              milter_content_timeout = {timeout}s
              enable_long_queue_ids = yes
@@ -65,10 +70,12 @@ pub fn start(settings: &Settings) -> Daemon {
              disable_dns_lookups = yes
              smtp_destination_recipient_limit = 1000
              ",
-            action = action(settings.default_action),
+            action = action(settings.conduct.default_action),
+            // Not both: mail that the filter has discarded in SMTP would go to it once more as local mail.
+            local = if settings.conduct.local_mail { settings.milter.postfix_spec() } else { String::new() },
             milter = settings.milter.postfix_spec(),
             sink = settings.sink,
-            timeout = settings.milter_timeout,
+            timeout = settings.conduct.milter_timeout,
         )
         .replace("\n             ", "\n"),
     )
@@ -106,6 +113,22 @@ pub fn held(dir: &Path) -> Vec<String> {
             format!("{}\n\n{}", envelope.join("\n"), String::from_utf8_lossy(&message))
         })
         .collect()
+}
+
+/// Hands in a message as a program on this host does.
+pub fn submit(dir: &Path, sender: &str, recipients: &[&str], message: &[u8]) {
+    let mut child = Command::new("/usr/sbin/sendmail")
+        .arg("-C")
+        .arg(dir.join("etc"))
+        .args(["-i", "-f", sender])
+        .args(recipients)
+        .env("MAIL_CONFIG", dir.join("etc"))
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(message).unwrap();
+    let status = child.wait().unwrap();
+    assert!(status.success(), "sendmail: {status}");
 }
 
 /// Postfix's own program that shows a queue file.

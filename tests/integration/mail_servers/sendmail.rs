@@ -72,11 +72,11 @@ pub fn start(settings: &Settings) -> Daemon {
              R$*\t$#relay $@ [127.0.0.1] $: $1
              S4
              ",
-            action = action(settings.default_action),
+            action = action(settings.conduct.default_action),
             port = settings.port,
             milter = settings.milter.spec(),
             sink = settings.sink,
-            timeout = settings.milter_timeout,
+            timeout = settings.conduct.milter_timeout,
         )
         .replace("\n             ", "\n"),
     )

@@ -17,6 +17,9 @@ use crate::support::{Daemon, temp_dir};
 /// The name by which each of the servers goes.
 pub const HOST: &str = "mx.example.org";
 
+/// The recipient that Postfix itself refuses.
+pub const REFUSED: &str = "refused@example.net";
+
 /// A client's address, and its name: Sendmail finds it (see `private_host.c`), Postfix must be told.
 pub const NAMED_CLIENT: (&str, &str) = ("127.0.0.70", "mail.blocked.example");
 
@@ -37,10 +40,24 @@ pub struct Settings<'a> {
     pub milter: &'a Endpoint,
     /// Where they deliver everything, on 127.0.0.1.
     pub sink: u16,
-    /// How long they wait for an answer or a sign of life from their filter, in seconds.
+    /// How they treat the filter.
+    pub conduct: &'a Conduct,
+}
+
+/// How a mail server treats its filter.
+pub struct Conduct {
+    /// How long it waits for an answer or a sign of life, in seconds.
     pub milter_timeout: u32,
-    /// What they do when the filter fails.
+    /// What it does when the filter fails.
     pub default_action: DefaultAction,
+    /// Whether the filter also gets mail that does not come by SMTP.
+    pub local_mail: bool,
+}
+
+impl Default for Conduct {
+    fn default() -> Self {
+        Self { milter_timeout: 30, default_action: DefaultAction::TempFail, local_mail: false }
+    }
 }
 
 /// The running server.
@@ -55,25 +72,17 @@ impl MailServer {
     /// Starts one.
     #[track_caller]
     pub fn start(kind: Kind, milter: &Endpoint, sink: &Sink) -> Self {
-        Self::start_with(kind, milter, sink, DefaultAction::TempFail, 30)
+        Self::start_with(kind, milter, sink, &Conduct::default())
     }
 
-    /// Starts one that does this when its filter fails, and waits for so many seconds for an answer or a sign of life
-    /// from it.
+    /// Starts one that treats its filter so.
     #[track_caller]
-    pub fn start_with(
-        kind: Kind,
-        milter: &Endpoint,
-        sink: &Sink,
-        default_action: DefaultAction,
-        milter_timeout: u32,
-    ) -> Self {
+    pub fn start_with(kind: Kind, milter: &Endpoint, sink: &Sink, conduct: &Conduct) -> Self {
         let dir = temp_dir();
         // Postfix gives up root's rights.
         fs::set_permissions(dir.path(), Permissions::from_mode(0o711)).unwrap();
         let port = crate::support::free_port("127.0.0.1");
-        let sink = sink.port();
-        let settings = Settings { dir: dir.path(), port, milter, sink, default_action, milter_timeout };
+        let settings = Settings { dir: dir.path(), port, milter, sink: sink.port(), conduct };
         let daemon = match kind {
             Kind::Postfix => postfix::start(&settings),
             Kind::Sendmail => sendmail::start(&settings),
@@ -96,6 +105,12 @@ impl MailServer {
     /// Its private directory.
     pub fn dir(&self) -> &Path {
         self.dir.path()
+    }
+
+    /// Hands in a message as a program on this host does; Postfix alone.
+    pub fn submit(&self, sender: &str, recipients: &[&str], message: &[u8]) {
+        assert_eq!(self.kind, Kind::Postfix);
+        postfix::submit(self.dir(), sender, recipients, message);
     }
 
     /// The messages that it holds in quarantine: their envelopes, and their text with the reason.
