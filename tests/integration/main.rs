@@ -17,6 +17,7 @@ mod header;
 mod install;
 mod mail_servers;
 mod milter_send;
+mod misbehaviour;
 mod model;
 mod opendkim;
 mod relink;
