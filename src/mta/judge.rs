@@ -68,6 +68,8 @@ impl Judge {
                 Judgement::decided(Disposition::Accepted)
             }
             Verdict::Continue | Verdict::Skip => Judgement::default(),
+            Verdict::Accept if kind == Kind::Unknown && self.like == Like::Postfix37 => Judgement::default()
+                .warn("C31", "\"accept\" for an unknown command: the process of Postfix 3.7 that serves the client dies"),
             Verdict::Accept => Judgement::decided(Disposition::Accepted),
             Verdict::Discard => self.discard(kind),
             Verdict::Reject => Judgement::decided(Disposition::Rejected(self.rejection(kind, address))),

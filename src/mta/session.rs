@@ -17,6 +17,9 @@ use crate::protocol::command::encode;
 use crate::protocol::reply::Negotiated;
 use crate::protocol::{Actions, Answer, Frame, Kind, MacroStage, Modification, Offer, Reply, Stage, Steps};
 
+/// The most macros that Sendmail takes for a stage.
+const MOST_MACROS: usize = 50;
+
 /// Frames that wait for company are sent when there are this many bytes of them.
 const GATHER_LIMIT: usize = 64 * 1024;
 
@@ -280,6 +283,10 @@ impl Session {
         let tied = like.ties_macro_lists()
             && !self.agreed.macro_lists.iter().any(|(stage, _)| *stage == MacroStage::EndOfHeader);
         for (stage, list) in &self.agreed.macro_lists {
+            if like == Like::Sendmail && list.split(u8::is_ascii_whitespace).count() > MOST_MACROS {
+                let text = "Sendmail takes 50 macros at most for a stage: it answers 554 to everything";
+                self.warnings.push(Warning::new("B24", text));
+            }
             if tied && *stage == MacroStage::EndOfMessage {
                 let text = "Sendmail uses macros for the end of the message only with some for the end of the header";
                 self.warnings.push(Warning::new("B26", text));
@@ -554,7 +561,9 @@ impl Session {
         let Judgement { decision, quarantine, standing, warnings } = judgement;
         exchange.reply =
             decision.as_ref().and_then(|decision| self.judge.client_reads(exchange.command, decision));
-        exchange.decision = decision;
+        // An answer to an unknown command is one to that line.
+        exchange.decision =
+            decision.filter(|decision| exchange.command != Kind::Unknown || decision.hangs_up());
         exchange.quarantine = quarantine;
         exchange.warnings.extend(warnings);
         match standing {
@@ -597,9 +606,9 @@ impl Session {
 
     /// Sends the macros of a command, unless there is no list of them. A list without any value is sent empty.
     fn send_macros(&mut self, kind: Kind, values: &MacroValues) -> Result<Option<Definitions>, Error> {
-        let Some(stage) = self.judge.like.macro_stage(kind) else { return Ok(None) };
-        let names = self.lists.of(stage);
-        if names.is_empty() {
+        let names = self.judge.like.macro_stage(kind).map_or(&[][..], |stage| self.lists.of(stage));
+        // Postfix has a list for unknown commands too, milter_unknown_command_macros, and it is empty.
+        if names.is_empty() && !(kind == Kind::Unknown && self.judge.like.is_postfix()) {
             return Ok(None);
         }
         let definitions = values.define(names);

@@ -856,3 +856,30 @@ fn local_mail_cannot_lose_a_single_recipient() {
     let frames = filter.frames();
     assert!(frames.contains(&(b'M', b"s@example.com\0SIZE=5\0".to_vec())), "{frames:?}");
 }
+
+#[test]
+fn too_many_macros_for_sendmail() {
+    let list = |count: usize| {
+        let names: Vec<_> = (0..count).map(|number| format!("{{m{number}}}")).collect();
+        let mut agreed = wants(6, Actions::SETSYMLIST, Steps::empty());
+        agreed.macro_lists = vec![(MacroStage::Connect, names.join(" ").into_bytes())];
+        agreed
+    };
+    assert_eq!(negotiated(Like::Sendmail, 6, list(51)), Ok((6, vec!["B24"])));
+    assert_eq!(negotiated(Like::Sendmail, 6, list(50)), Ok((6, vec![])));
+    assert_eq!(negotiated(Like::Postfix37, 6, list(51)), Ok((6, vec![])));
+}
+
+#[test]
+fn an_address_in_utf_8_is_the_first_string_alone() {
+    let mut bytes = Vec::new();
+    let sender = Mailbox::parse("<ü@ö> SMTPUTF8".as_bytes());
+    let values = MacroValues::default();
+    let agreed = wants(6, Actions::empty(), Steps::empty());
+    let (session, filter) = open(Like::Sendmail, offer(6), agreed, Vec::new(), &values);
+    let mut session = session.unwrap();
+    session.tell(&Request::Mail(&sender), &values).unwrap();
+    session.close().unwrap();
+    bytes.extend_from_slice("<ü@ö>\0SMTPUTF8\0".as_bytes());
+    assert_eq!(filter.frames().last().unwrap(), &(b'M', bytes));
+}

@@ -481,3 +481,32 @@ fn postfix_tells_filters_of_refused_recipients() {
         assert_equal(name, &played_with_refused(&behaviour), &real);
     }
 }
+
+/// Answers to a line that the server does not know, which decide on nothing else.
+fn unknown_commands() -> Vec<Case> {
+    let asked = |name: &str, answers: Vec<(u8, Option<Vec<u8>>)>| {
+        let behaviour = Behaviour { unknown: Some("XYZZY one  two"), answers, ..Behaviour::new(Steps::SKIP) };
+        (format!("unknown command: {name}"), behaviour)
+    };
+    vec![
+        asked("continue", Vec::new()),
+        asked("reject", vec![(b'U', Some(frame(b'r', b"")))]),
+        asked("tempfail", vec![(b'U', Some(frame(b't', b"")))]),
+        asked("reply", vec![(b'U', Some(own_reply(b"554 5.7.1 no")))]),
+        asked("421", vec![(b'U', Some(own_reply(b"421 4.7.0 bye")))]),
+        asked("malformed", vec![(b'U', Some(own_reply(b"xyz")))]),
+        asked("hang up", vec![(b'U', None)]),
+    ]
+}
+
+#[test]
+fn postfix_and_unknown_commands() {
+    compare(Kind::Postfix, DefaultAction::TempFail, unknown_commands());
+}
+
+#[test]
+fn sendmail_and_unknown_commands() {
+    let accepting = Behaviour { unknown: Some("XYZZY"), ..answering(b'U', frame(b'a', b"")) };
+    let cases = [unknown_commands(), vec![("unknown command: accept".to_owned(), accepting)]].concat();
+    compare(Kind::Sendmail, DefaultAction::TempFail, cases);
+}

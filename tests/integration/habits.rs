@@ -54,11 +54,20 @@ pub struct Behaviour {
     /// with "continue".
     pub answers: Vec<(u8, Option<Vec<u8>>)>,
     pub modifications: Vec<Modification<'static>>,
+    /// A line behind EHLO that the server does not know.
+    pub unknown: Option<&'static str>,
 }
 
 impl Behaviour {
     pub fn new(steps: Steps) -> Self {
-        Self { steps, macro_lists: &[], negotiation: None, answers: Vec::new(), modifications: Vec::new() }
+        Self {
+            steps,
+            macro_lists: &[],
+            negotiation: None,
+            answers: Vec::new(),
+            modifications: Vec::new(),
+            unknown: None,
+        }
     }
 
     /// The bytes with which it answers `kind`, using up its special answers; `None` if it hangs up instead.
@@ -265,6 +274,9 @@ impl Real {
         let mut refusals = Refusals::default();
         refusals.note("greeting", client.greeting());
         refusals.note("EHLO", client.ask("EHLO client.example.com"));
+        if let Some(line) = behaviour.unknown {
+            refusals.note_unknown(client.ask(line));
+        }
         for message in [first_message(), messages::short("the second", "")] {
             self.hand_in(&mut client, &message, &mut refusals);
         }
@@ -339,6 +351,13 @@ impl Real {
 struct Refusals(Vec<String>);
 
 impl Refusals {
+    /// Notes what came as the answer to an unknown command, unless it is the server's own.
+    fn note_unknown(&mut self, answer: Vec<u8>) {
+        if !answer.starts_with(b"500 5.5.") {
+            self.note("unknown", answer);
+        }
+    }
+
     /// Notes what came as the answer to a command, unless it is a good one; whether it is. Nothing has come behind
     /// the end of the connection.
     fn note(&mut self, command: &str, answer: Vec<u8>) -> bool {
@@ -378,6 +397,7 @@ pub fn played(like: Like, behaviour: &Behaviour, default_action: DefaultAction) 
                 kind::Kind::Mail => "MAIL",
                 kind::Kind::Rcpt => "RCPT",
                 kind::Kind::Data => "DATA",
+                kind::Kind::Unknown => "unknown",
                 _ => "message",
             };
             refusals.note(command, reply.clone());
@@ -388,7 +408,8 @@ pub fn played(like: Like, behaviour: &Behaviour, default_action: DefaultAction) 
     let mut refused_from_the_start = Vec::new();
     {
         let mut player = Player::new(session, like, &client, values, &mut observer);
-        player.greet(&[]).unwrap();
+        let unknown: Vec<_> = behaviour.unknown.iter().map(|line| line.as_bytes().to_vec()).collect();
+        player.greet(&unknown).unwrap();
         for bytes in [first_message(), messages::short("the second", "")] {
             let message = Message::parse(&bytes);
             let sender = Mailbox::parse(b"<ann@example.com> BODY=8BITMIME");

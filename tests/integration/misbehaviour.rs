@@ -59,7 +59,7 @@ fn filter(
                 (b'D' | b'A' | b'Q', None) => Some(Vec::new()),
                 (_, None) => Some(b"\0\0\0\x01c".to_vec()),
             };
-            if !answer.is_some_and(|answer| stream.write_all(&answer).is_ok()) {
+            if answer.is_none_or(|answer| stream.write_all(&answer).is_err()) {
                 break;
             }
         }
