@@ -9,7 +9,7 @@ use super::change::Change;
 use super::envelope::{Envelope, Mailbox};
 use super::given;
 use super::habits::Like;
-use super::message::{Header, LineEnd, Message, with_line_end};
+use super::message::{Body, Header, LineEnd, Message, with_line_end};
 use super::warning::{Warning, quoted};
 
 /// A message on its way through the MTA.
@@ -19,7 +19,7 @@ pub struct Mail {
     pub envelope: Envelope,
     line_end: LineEnd,
     fields: Vec<Field>,
-    body: Vec<u8>,
+    body: Body,
 }
 
 /// An entry of the list in which the MTA counts.
@@ -94,7 +94,7 @@ impl Mail {
                     self.envelope.recipients.retain(|recipient| recipient.address != address);
                 }
             }
-            Change::ReplaceBody { body } => self.body = with_line_end(body, self.line_end),
+            Change::ReplaceBody { body } => self.body = with_line_end(body, self.line_end).into(),
             Change::Quarantine { reason } => self.envelope.quarantine = Some(reason.clone()),
         }
         warnings

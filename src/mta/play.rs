@@ -327,7 +327,8 @@ impl<'a> Player<'a> {
         give_up(Kind::Header)?;
         self.decide(&Request::EndOfHeader, delivery)?;
         give_up(Kind::EndOfHeader)?;
-        for piece in message.body_for_filter().chunks(DEFAULT_MAX_PAYLOAD) {
+        let mut body = message.body_pieces(DEFAULT_MAX_PAYLOAD);
+        while let Some(piece) = body.next_piece() {
             self.decide(&Request::Body(piece), delivery)?;
         }
         give_up(Kind::Body)?;
