@@ -50,6 +50,8 @@ pub enum Fault {
     Truncated,
     /// It sent what cannot be a frame.
     Frame(FrameError),
+    /// It is no filter: it speaks this protocol.
+    OtherProtocol(&'static str),
     /// It sent a frame that no filter may send, or that is not built as it must be.
     Malformed {
         /// The frame's command byte.
@@ -110,6 +112,7 @@ impl fmt::Display for Fault {
             Self::Closed => f.write_str("the filter closed the connection"),
             Self::Truncated => f.write_str("the filter closed the connection inside a frame"),
             Self::Frame(error) => error.fmt(f),
+            Self::OtherProtocol(name) => write!(f, "the peer speaks {name}, not the milter protocol"),
             Self::Malformed { kind, length } => {
                 let (kind, data) = (kind.escape_ascii(), Count(*length, "byte"));
                 write!(f, "the filter sent '{kind}' with {data}, which it must not")

@@ -43,6 +43,24 @@ impl Limits {
     }
 }
 
+/// How servers of other protocols begin to speak. None of it begins the answer to an offer.
+const MARKS: [(&[u8], &str); 7] = [
+    (b"HTTP", "HTTP"),
+    (b"220 ", "SMTP"),
+    (b"220-", "SMTP"),
+    (b"* OK", "IMAP"),
+    (b"+OK", "POP3"),
+    (b"SSH-", "SSH"),
+    (b"\x15\x03", "TLS"),
+];
+
+const LONGEST_MARK: usize = 4;
+
+/// The protocol of a server that speaks another one.
+fn other_protocol(received: &[u8]) -> Option<&'static str> {
+    MARKS.iter().find(|(mark, _)| received.starts_with(mark)).map(|(_, name)| *name)
+}
+
 /// A connection on which frames go out and come in.
 #[derive(Debug)]
 pub struct Link {
@@ -131,11 +149,12 @@ impl Link {
         }
         let deadline = now + self.limits.of(during);
         let size = loop {
+            self.hear_who_it_is(during)?;
             let measured = frame::measure(&self.incoming, MAX_PAYLOAD)
                 .map_err(|error| Error::Protocol { during, fault: Fault::Frame(error) })?;
             match measured {
                 Some(size) if self.incoming.len() >= size => break size,
-                _ => self.read_more(during, deadline)?,
+                _ => self.read_more(during, deadline).map_err(|error| self.reconsider(error))?,
             }
         };
         self.used = size;
@@ -153,6 +172,28 @@ impl Link {
         }
         let unread = &self.incoming[self.used..];
         (!unread.is_empty()).then(|| unread.get(frame::LENGTH_FIELD).copied())
+    }
+
+    /// Before there is a filter there may be another server, which says what it is.
+    fn hear_who_it_is(&self, during: Kind) -> Result<(), Error> {
+        match other_protocol(&self.incoming) {
+            Some(name) if during == Kind::Negotiate => {
+                Err(Error::Protocol { during, fault: Fault::OtherProtocol(name) })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// A server that does not answer the offer may be waiting for the end of a line. Many say who they are when
+    /// nothing more can come.
+    fn reconsider(&mut self, error: Error) -> Error {
+        const LAST_CHANCE: Duration = Duration::from_secs(2);
+        let Error::Timeout { during: during @ Kind::Negotiate, .. } = error else { return error };
+        if self.incoming.is_empty() && self.stream.shutdown_write().is_ok() {
+            let deadline = Instant::now() + LAST_CHANCE;
+            while self.incoming.len() < LONGEST_MARK && self.read_more(during, deadline).is_ok() {}
+        }
+        self.hear_who_it_is(during).err().unwrap_or(error)
     }
 
     fn read_more(&mut self, during: Kind, deadline: Instant) -> Result<(), Error> {
@@ -245,6 +286,34 @@ mod tests {
         peer.write_all(b"\x40\0\0\0c").unwrap();
         let too_long = FrameError::TooLong { payload: MAX_PAYLOAD + 1, max: MAX_PAYLOAD };
         assert_eq!(fault(link.receive(Kind::Helo).unwrap_err()), Fault::Frame(too_long));
+    }
+
+    #[test]
+    fn servers_of_other_protocols_are_named() {
+        for (greeting, name) in [
+            (&b"220 mx.example.org ESMTP\r\n"[..], "SMTP"),
+            (b"HTTP/1.1 400 Bad Request\r\n", "HTTP"),
+            (b"\x15\x03\x01\0\x02", "TLS"),
+        ] {
+            let (mut link, mut peer) = pair(LONG);
+            peer.write_all(greeting).unwrap();
+            let error = link.receive(Kind::Negotiate).unwrap_err();
+            assert_eq!(error.to_string(), format!("OPTNEG: the peer speaks {name}, not the milter protocol"));
+        }
+    }
+
+    #[test]
+    fn a_server_that_waits_for_the_end_of_a_line_is_named_too() {
+        let (mut link, mut peer) = pair(Duration::from_millis(50));
+        link.outgoing().extend_from_slice(b"offer");
+        let server = std::thread::spawn(move || {
+            peer.read_to_end(&mut Vec::new()).unwrap();
+            peer.write_all(b"HTTP/1.1 400 Bad Request\r\n").unwrap();
+        });
+        let error = link.receive(Kind::Negotiate).unwrap_err();
+        let fault = Fault::OtherProtocol("HTTP");
+        assert!(matches!(&error, Error::Protocol { fault: found, .. } if *found == fault), "{error}");
+        server.join().unwrap();
     }
 
     #[test]

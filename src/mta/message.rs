@@ -216,7 +216,8 @@ impl BodyPieces<'_> {
         self.piece.clear();
         while self.piece.len() < self.size {
             if !self.content.is_empty() {
-                let (now, later) = self.content.split_at(self.content.len().min(self.size - self.piece.len()));
+                let (now, later) =
+                    self.content.split_at(self.content.len().min(self.size - self.piece.len()));
                 self.piece.extend_from_slice(now);
                 self.content = later;
             } else if !self.line_end.is_empty() {

@@ -46,7 +46,7 @@ pub use habits::{Like, NEWEST_VERSION, OLDEST_VERSION, offer};
 pub use link::{Limits, Link};
 pub use macros::{Definitions, MacroLists, MacroSetting, MacroValues};
 pub use message::{Body, BodyPieces, Header, LineEnd, Message};
-pub use play::{Client, ClientAddress, Delivery, HOST_NAME, Player, Submission};
+pub use play::{Client, ClientAddress, Delivery, HOST_NAME, Observer, Player, Submission};
 pub use request::Request;
 pub use session::{Exchange, Failure, Omission, Outcome, Policy, Session, Verdict};
 pub use warning::Warning;

@@ -120,6 +120,23 @@ fn hold(delivery: &mut Delivery, quarantine: Option<Vec<u8>>) {
     }
 }
 
+/// Gets told of a session while it goes on. A closure that only wants to know how commands ended is one.
+pub trait Observer {
+    /// The command is about to be sent, or left out.
+    fn begins(&mut self, request: &Request<'_>) {
+        let _ = request;
+    }
+
+    /// The command is over.
+    fn ends(&mut self, exchange: &Exchange);
+}
+
+impl<F: FnMut(&Exchange)> Observer for F {
+    fn ends(&mut self, exchange: &Exchange) {
+        self(exchange);
+    }
+}
+
 /// Why the play of a message stops.
 enum Stop {
     Decided(Kind, Disposition),
@@ -146,7 +163,7 @@ pub struct Player<'a> {
     like: Like,
     client: &'a Client,
     values: MacroValues,
-    observer: &'a mut dyn FnMut(&Exchange),
+    observer: &'a mut dyn Observer,
     /// What is decided on all further messages of the SMTP session.
     decided: Option<Decided>,
     /// Why all messages of the SMTP session are held, if they are.
@@ -162,13 +179,13 @@ pub struct Player<'a> {
 }
 
 impl<'a> Player<'a> {
-    /// Starts behind the negotiation. `observer` sees every exchange as soon as it is over.
+    /// Starts behind the negotiation. `observer` is told of every exchange.
     pub fn new(
         session: Session,
         like: Like,
         client: &'a Client,
         values: MacroValues,
-        observer: &'a mut dyn FnMut(&Exchange),
+        observer: &'a mut dyn Observer,
     ) -> Self {
         let mut player = Self {
             session,
@@ -284,7 +301,7 @@ impl<'a> Player<'a> {
             return Ok(false);
         }
         let Some(exchange) = self.session.quit_for_another()? else { return Ok(false) };
-        (self.observer)(&exchange);
+        self.observer.ends(&exchange);
         self.greet(unknown)?;
         Ok(true)
     }
@@ -300,7 +317,7 @@ impl<'a> Player<'a> {
         if !self.closed
             && let Some(exchange) = self.session.quit()?
         {
-            (self.observer)(&exchange);
+            self.observer.ends(&exchange);
         }
         self.session.close()
     }
@@ -402,6 +419,7 @@ impl<'a> Player<'a> {
     }
 
     fn tell(&mut self, request: &Request<'_>) -> Result<Exchange, Error> {
+        self.observer.begins(request);
         let mut exchange = self.session.tell(request, &self.values)?;
         let kind = request.kind();
         if self.local && exchange.reply.take().is_some() && kind == Kind::Rcpt {
@@ -421,7 +439,7 @@ impl<'a> Player<'a> {
     }
 
     fn show(&mut self, exchange: &Exchange) -> Result<(), Error> {
-        (self.observer)(exchange);
+        self.observer.ends(exchange);
         self.session.complain(exchange)
     }
 
@@ -429,7 +447,7 @@ impl<'a> Player<'a> {
         self.between_messages = false;
         if let Some(mut exchange) = self.session.abort()? {
             exchange.argument = comment.as_bytes().to_vec();
-            (self.observer)(&exchange);
+            self.observer.ends(&exchange);
         }
         Ok(())
     }

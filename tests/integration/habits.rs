@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use milter::mta::{
     Client, ClientAddress, DefaultAction, Disposition, Envelope, Exchange, FilterAddress, Header, Like, Link,
-    MacroValues, Mailbox, Message, Player, Policy, Session, Submission, offer,
+    MacroValues, Mailbox, Message, Observer, Player, Policy, Session, Submission, offer,
 };
 use milter::protocol::reply::{Negotiated, encode_custom};
 use milter::protocol::{MacroStage, Modification, Reply, Stage, Steps, kind};
@@ -506,7 +506,7 @@ fn player<'a>(
     recorder: &Recorder,
     like: Like,
     client: &'a Client,
-    observer: &'a mut dyn FnMut(&Exchange),
+    observer: &'a mut dyn Observer,
 ) -> Player<'a> {
     let address: FilterAddress = recorder.endpoint.spec().parse().unwrap();
     let link = Link::new(address.connect(PATIENCE).unwrap(), Duration::from_secs(30));
