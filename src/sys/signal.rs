@@ -113,6 +113,28 @@ pub fn wake(thread: libc::pid_t, signal: libc::c_int) {
     unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), thread, signal) };
 }
 
+/// Whether the process ignores a signal, as programs do that nohup(1) has started.
+pub fn is_ignored(signal: libc::c_int) -> bool {
+    let mut action = MaybeUninit::<libc::sigaction>::uninit();
+    // SAFETY: without a new action sigaction only fills in the old one.
+    let result = unsafe { libc::sigaction(signal, std::ptr::null(), action.as_mut_ptr()) };
+    // SAFETY: the call succeeded.
+    result == 0 && unsafe { action.assume_init() }.sa_sigaction == libc::SIG_IGN
+}
+
+/// Ends the process by a signal that it does not handle, even if the signal is [`Blocked`] here, so that its parent
+/// sees what has ended it.
+pub fn end_by(signal: libc::c_int) -> ! {
+    let set = SignalSet::of(&[signal]);
+    // SAFETY: the set is live; nobody wants the old one. raise takes a number only.
+    unsafe {
+        libc::pthread_sigmask(libc::SIG_UNBLOCK, &raw const set.0, std::ptr::null_mut());
+        libc::raise(signal);
+    }
+    // Somebody handles or ignores it after all.
+    std::process::exit(128 + signal);
+}
+
 /// Ignores SIGPIPE in the whole process.
 pub fn ignore_sigpipe() {
     // SAFETY: SIG_IGN is a valid disposition for SIGPIPE.

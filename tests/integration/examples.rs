@@ -60,7 +60,7 @@ fn send(socket: &Path, session: &Session) -> String {
     let output = Command::new(milter_send())
         .arg(socket)
         .arg(repository().join(session.message))
-        .args(["--show", "macros", "--no-received"])
+        .args(["--show", "macros", "--no-received", "--no-times"])
         .args(session.options)
         .output()
         .unwrap();

@@ -1,12 +1,17 @@
 //! `milter-send` against real filters: the C examples on the reference library and on ours, and filters that
 //! misbehave. Both libraries must make the same dialogue and the same message.
 
+mod people;
+mod schema;
+mod scripts;
+
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::thread::JoinHandle;
 
 use serde_json::Value;
 
@@ -27,8 +32,14 @@ impl Sent {
         String::from_utf8_lossy(&self.message).into_owned()
     }
 
+    /// The report, which is as the schema says.
     fn json(&self) -> Value {
-        serde_json::from_slice(&self.message).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+        let report =
+            serde_json::from_slice(&self.message).unwrap_or_else(|error| panic!("{error}: {self:?}"));
+        if let Err(error) = schema::check(&report) {
+            panic!("{error}\n{report:#}");
+        }
+        report
     }
 
     /// Header and body.
@@ -39,14 +50,25 @@ impl Sent {
     }
 }
 
-/// Runs milter-send to its end, with `input` as its standard input.
-fn send(spec: &str, arguments: &[&str], input: &[u8]) -> Sent {
+/// `milter-send` in the directory of the messages.
+fn command() -> Command {
     let program = milter_send();
     assert!(program.exists(), "{} is missing: run `cargo build --release`", program.display());
-    let mut child = Command::new(program)
+    let mut command = Command::new(program);
+    command.current_dir(repository().join("tests/messages"));
+    command
+}
+
+/// Runs milter-send to its end, with `input` as its standard input. It tells no times, which are never the same.
+fn send(spec: &str, arguments: &[&str], input: &[u8]) -> Sent {
+    send_timed(spec, &[&["--no-times"], arguments].concat(), input)
+}
+
+/// [`send`], and it tells times.
+fn send_timed(spec: &str, arguments: &[&str], input: &[u8]) -> Sent {
+    let mut child = command()
         .arg(spec)
         .args(arguments)
-        .current_dir(repository().join("tests/messages"))
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -236,7 +258,7 @@ fn json_tells_all() {
     let sent = on_both("edit-message", |spec| {
         let mut sent = send(spec, &arguments, b"");
         let mut json = sent.json();
-        json["filter"] = Value::Null;
+        json["filter"] = "".into();
         sent.message = json.to_string().into_bytes();
         sent
     });
@@ -321,21 +343,55 @@ fn messages_can_be_repeated_and_clients_can_change() {
     assert_eq!(count(&["--like", "sendmail", "--abort-after", "header"], "abort"), 2);
 }
 
+/// A server that serves one connection as a test tells it.
+struct Server {
+    spec: String,
+    thread: JoinHandle<()>,
+    _dir: tempfile::TempDir,
+}
+
+impl Server {
+    fn start(serve: impl FnOnce(&mut UnixStream) + Send + 'static) -> Self {
+        let dir = temp_dir();
+        let path = dir.path().join("s");
+        let listener = UnixListener::bind(&path).unwrap();
+        let thread = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            stream.set_read_timeout(Some(PATIENCE)).unwrap();
+            serve(&mut stream);
+        });
+        Self { spec: path.to_str().unwrap().to_owned(), thread, _dir: dir }
+    }
+
+    /// One that answers the offer like a filter that wants everything and may add header fields.
+    fn filter(then: impl FnOnce(&mut UnixStream) + Send + 'static) -> Self {
+        Self::filter_with(b"", then)
+    }
+
+    /// [`filter`](Self::filter), that asks for macros.
+    fn filter_with(macros: &[u8], then: impl FnOnce(&mut UnixStream) + Send + 'static) -> Self {
+        let head = b"O\0\0\0\x06\0\0\x01\x01\0\0\0\0";
+        let length = u32::try_from(head.len() + macros.len()).unwrap().to_be_bytes();
+        let agreed = [&length, &head[..], macros].concat();
+        Self::start(move |stream| {
+            let mut offer = [0; 17];
+            stream.read_exact(&mut offer).unwrap();
+            stream.write_all(&agreed).unwrap();
+            then(stream);
+        })
+    }
+
+    /// The end of its connection.
+    fn end(self) {
+        self.thread.join().unwrap();
+    }
+}
+
 /// A filter that answers the offer, then does something to the connection.
 fn misbehave(then: impl FnOnce(&mut UnixStream) + Send + 'static, arguments: &[&str]) -> Sent {
-    let dir = temp_dir();
-    let path = dir.path().join("s");
-    let listener = UnixListener::bind(&path).unwrap();
-    let filter = std::thread::spawn(move || {
-        let (mut stream, _) = listener.accept().unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        let mut offer = [0; 17];
-        stream.read_exact(&mut offer).unwrap();
-        stream.write_all(b"\0\0\0\x0dO\0\0\0\x06\0\0\0\x01\0\0\0\0").unwrap();
-        then(&mut stream);
-    });
-    let sent = send(path.to_str().unwrap(), &[arguments, &["8bit.eml"]].concat(), b"");
-    filter.join().unwrap();
+    let filter = Server::filter(then);
+    let sent = send(&filter.spec, &[arguments, &["8bit.eml"]].concat(), b"");
+    filter.end();
     sent
 }
 

@@ -76,6 +76,7 @@ fn send_to(steps: u32, script: Script, hold: Option<u8>, arguments: &[&str]) -> 
         filter(stream, steps, script, hold).join().unwrap()
     });
     let output = Command::new(milter_send())
+        .arg("--no-times")
         .arg(dir.path().join("s"))
         .args(arguments)
         .current_dir(repository().join("tests/messages"))
@@ -154,6 +155,7 @@ fn the_default_action_goes_on_and_the_status_remembers() {
         assert_eq!(sent.dialogue.matches(what).count(), 2, "{action}: {sent:?}");
     }
     let nowhere = Command::new(milter_send())
+        .arg("--no-times")
         .args(["unix:/nonexistent/socket", "--default-action", "accept", "8bit.eml"])
         .current_dir(repository().join("tests/messages"))
         .output()
@@ -217,6 +219,7 @@ fn a_connection_can_be_inherited() {
     let (ours, theirs) = UnixStream::pair().unwrap();
     let filter = filter(ours, 0, Vec::new(), None);
     let output = Command::new(milter_send())
+        .arg("--no-times")
         .args(["fd:0", "8bit.eml"])
         .current_dir(repository().join("tests/messages"))
         .stdin(Stdio::from(OwnedFd::from(theirs)))

@@ -1,25 +1,37 @@
-//! A command-line MTA: plays SMTP sessions to a mail filter and shows what it answers and changes. Reading the
-//! command line, telling people and writing JSON have files of their own; the protocol is `milter::mta`'s.
+//! A command-line MTA: plays SMTP sessions to a mail filter and shows what it answers and changes. The protocol is
+//! `milter::mta`'s.
+//!
+//! | module | does |
+//! |---|---|
+//! | `options` | the command line |
+//! | `input` | messages and mailboxes |
+//! | `output` | who is told what, and when; what happens when nobody listens |
+//! | `dialogue` | tells people |
+//! | `report`, `test_report` | tell programs: JSON, TAP, JUnit |
+//! | `expect` | what must become of a message |
+//! | `hints`, `wishes` | what somebody may have overlooked |
 
 mod dialogue;
+mod expect;
+mod hints;
+mod input;
 mod options;
+mod output;
 mod report;
+mod test_report;
+mod wishes;
 
-use std::cell::RefCell;
-use std::fs;
-use std::io::{self, Read, Write};
-use std::path::Path;
 use std::process::ExitCode;
 use std::time::SystemTime;
 
 use milter::mta::{
-    Client, Delivery, Disposition, Envelope, Error, Exchange, Failure, HOST_NAME, Header, Link, MacroValues,
-    Mailbox, Message, Outcome, Player, Session, Submission,
+    Client, Delivery, Disposition, Envelope, Error, Failure, HOST_NAME, Header, Link, MacroValues, Mailbox,
+    Message, Player, Session, Submission,
 };
 
-use dialogue::Dialogue;
+use input::{Input, Inputs};
 use options::Options;
-use report::Report;
+use output::{Output, Shared};
 
 /// How the program ends. Documented in `--help` and the manual page; scripts depend on the numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +44,7 @@ enum Exit {
     Quarantined = 5,
     ProtocolError = 6,
     InputOutput = 7,
+    Unexpected = 8,
 }
 
 impl From<Exit> for ExitCode {
@@ -63,88 +76,67 @@ impl From<&Delivery> for Exit {
 }
 
 fn main() -> ExitCode {
-    let options = Options::read();
-    let messages = match read_messages(&options) {
-        Ok(messages) => messages,
-        Err(error) => {
-            eprintln!("milter-send: {error}");
-            return Exit::Usage.into();
-        }
+    let options = match Options::read() {
+        Ok(options) => options,
+        Err(shell) => return output::print(&Options::completions(shell)).into(),
     };
-    let output = RefCell::new(Output::new(&options));
-    let played = play(&options, &messages, &output);
-    let mut output = output.into_inner();
-    let exit = match &played {
-        Ok(()) => output.failed.unwrap_or(output.exit),
-        Err(error) => {
-            eprintln!("milter-send: {error}");
-            output.report.error(error.to_string());
-            Exit::from(error)
+    let output = Shared::new(Output::new(&options));
+    match Inputs::read(&options) {
+        Ok(inputs) => {
+            output.tell(|output| output.inputs(&inputs, options.repeat as usize));
+            if let Err(error) = play(&options, &inputs, &output) {
+                output.tell(|output| output.filter_fails(&error, &options));
+            }
         }
-    };
-    match output.finish() {
-        Ok(()) => exit.into(),
-        Err(error) => {
-            eprintln!("milter-send: standard output: {error}");
-            Exit::InputOutput.into()
-        }
+        Err(error) => output.tell(|output| output.fails(Exit::Usage, error, None)),
     }
-}
-
-/// Reads all messages before the filter hears of the first: a missing file is no reason to bother it.
-fn read_messages(options: &Options) -> Result<Vec<Message>, String> {
-    let stdin = [Path::new("-").to_owned()];
-    let files = if options.messages.is_empty() { &stdin[..] } else { &options.messages };
-    files
-        .iter()
-        .map(|file| {
-            let mut bytes = Vec::new();
-            let read = match file.to_str() {
-                Some("-") => io::stdin().lock().read_to_end(&mut bytes).map(drop),
-                _ => fs::read(file).map(|read| bytes = read),
-            };
-            read.map_err(|error| format!("{}: {error}", file.display())).map(|()| Message::parse(&bytes))
+    output
+        .with(|output| {
+            let exit = output.exit();
+            output.finish_with(exit)
         })
-        .collect()
+        .into()
 }
 
 /// The whole conversation: one session, unless each message has one of its own.
-fn play(options: &Options, messages: &[Message], output: &RefCell<Output>) -> Result<(), Error> {
-    let mut all = (0..options.repeat).flat_map(|_| messages).enumerate();
-    if !options.non_smtp {
-        return play_session(options, &mut all, output);
+fn play(options: &Options, inputs: &Inputs, output: &Shared) -> Result<(), Error> {
+    let total = inputs.messages.len() * options.repeat as usize;
+    let mut all = (0..options.repeat).flat_map(|_| &inputs.messages).enumerate();
+    if options.non_smtp {
+        all.try_for_each(|message| play_session(options, &mut std::iter::once(message), total, output))?;
+    } else {
+        play_session(options, &mut all, total, output)?;
     }
-    all.try_for_each(|message| play_session(options, &mut std::iter::once(message), output))
+    output.tell(|output| output.ends(options.like()));
+    Ok(())
 }
 
+/// One session; `total` is how many messages there are in all.
 fn play_session(
     options: &Options,
-    messages: &mut dyn Iterator<Item = (usize, &Message)>,
-    output: &RefCell<Output>,
+    messages: &mut dyn Iterator<Item = (usize, &Input)>,
+    total: usize,
+    output: &Shared,
 ) -> Result<(), Error> {
     let like = options.like();
     let offer = options.offer();
-    let client = Client {
-        name: options.client_name().into_bytes(),
-        address: options.client(),
-        helo: options.helo().as_bytes().to_vec(),
-    };
+    let client = options.smtp_client();
     let unknown: Vec<_> = options.unknown.iter().map(|line| line.clone().into_bytes()).collect();
     let values = MacroValues::new(options.macros.clone());
     let policy = options.policy();
-    let session = match reach(options, &values) {
+    let session = match reach(options, &values, output) {
         Ok(session) => {
-            output.borrow_mut().negotiation(offer, &session);
+            output.tell(|output| output.negotiation(offer, &session));
             session.with_policy(policy)?
         }
         Err(error) if policy.default_action.is_some() => {
-            output.borrow_mut().failure(&Failure::from(&error));
+            output.tell(|output| output.failure(&Failure::from(&error)));
             Session::without_filter(like, offer, policy)
         }
         Err(error) => return Err(error),
     };
 
-    let mut observer = |exchange: &Exchange| output.borrow_mut().exchange(exchange);
+    let mut observer = output.clone();
     let mut player = Player::new(session, like, &client, values, &mut observer);
     if options.non_smtp {
         player.play_local_mail();
@@ -152,24 +144,28 @@ fn play_session(
     let refused = options.refused.iter().map(|refused| (refused.recipient.clone(), refused.reply.clone()));
     player.refuse_recipients(refused.collect());
     player.greet(&unknown)?;
-    for (at, (number, message)) in messages.enumerate() {
+    for (at, (number, input)) in messages.enumerate() {
         if at > 0 && options.quit_nc {
             player.change_clients(&unknown)?;
         }
-        let submission = submission(options, &client, number, message);
+        let title = (total > 1).then(|| format!("message {} of {total}: {}", number + 1, input.title()));
+        output.tell(|output| output.begins_message(input, title.as_deref()));
+        let submission = submission(options, &client, number, &input.message);
         let delivery = player.deliver(&submission)?;
-        output.borrow_mut().delivery(&delivery);
+        output.tell(|output| output.delivery(input, &delivery));
     }
     player.leave()
 }
 
 /// Connects to the filter, and negotiates with it.
-fn reach(options: &Options, values: &MacroValues) -> Result<Session, Error> {
+fn reach(options: &Options, values: &MacroValues, output: &Shared) -> Result<Session, Error> {
     let limits = options.limits();
+    output.with(|output| output.waits_for("connection"));
     let stream = options
         .socket
         .connect(limits.connect)
         .map_err(|source| Error::Connect { address: options.socket.to_string(), source })?;
+    output.with(|output| output.waits_for("OPTNEG"));
     Session::negotiate(Link::with_limits(stream, limits), options.like(), options.offer(), values)
 }
 
@@ -205,78 +201,4 @@ fn received(client: &Client, queue_id: &str, message: &Message) -> Header {
         now.as_bytes(),
     ];
     Header::new(b"Received", &value.concat())
-}
-
-/// Where everything goes that there is to tell.
-struct Output {
-    dialogue: Dialogue,
-    report: Report,
-    json: bool,
-    with_message: bool,
-    /// What goes to standard output at the end.
-    messages: Vec<u8>,
-    exit: Exit,
-    /// How the filter failed first, if the session went on.
-    failed: Option<Exit>,
-}
-
-impl Output {
-    fn new(options: &Options) -> Self {
-        Self {
-            dialogue: Dialogue::new(options.show),
-            report: Report::new(options.socket.to_string()),
-            json: options.json,
-            with_message: !options.no_message,
-            messages: Vec::new(),
-            exit: Exit::Accepted,
-            failed: None,
-        }
-    }
-
-    fn negotiation(&mut self, offer: milter::protocol::Offer, session: &Session) {
-        self.dialogue.negotiation(offer, session);
-        self.report.negotiation(offer, session);
-    }
-
-    /// The filter failed, and the session goes on without it.
-    fn failure(&mut self, failure: &Failure) {
-        eprintln!("milter-send: {}", failure.text);
-        self.report.error(failure.text.clone());
-        let exit = if failure.broke_protocol { Exit::ProtocolError } else { Exit::InputOutput };
-        self.failed.get_or_insert(exit);
-    }
-
-    fn exchange(&mut self, exchange: &Exchange) {
-        self.dialogue.exchange(exchange);
-        if let Outcome::Failed(failure) = &exchange.outcome {
-            self.failure(failure);
-        }
-        if self.json {
-            self.report.exchange(exchange);
-        }
-    }
-
-    fn delivery(&mut self, delivery: &Delivery) {
-        self.dialogue.delivery(delivery);
-        if self.exit == Exit::Accepted {
-            self.exit = Exit::from(delivery);
-        }
-        let accepted = delivery.disposition == Disposition::Accepted;
-        if self.json {
-            self.report.delivery(delivery, self.with_message && accepted);
-        } else if self.with_message && accepted {
-            self.messages.extend(delivery.mail.message().to_bytes());
-        }
-    }
-
-    fn finish(self) -> io::Result<()> {
-        let mut stdout = io::stdout().lock();
-        if self.json {
-            serde_json::to_writer_pretty(&mut stdout, &self.report)?;
-            stdout.write_all(b"\n")?;
-        } else {
-            stdout.write_all(&self.messages)?;
-        }
-        stdout.flush()
-    }
 }

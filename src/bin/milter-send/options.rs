@@ -5,11 +5,15 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::error::ErrorKind;
-use clap::{CommandFactory, Parser, ValueEnum};
+use clap::{CommandFactory, FromArgMatches, Parser, ValueEnum, ValueHint};
+use clap_complete::Shell;
 use milter::mta::{
-    self, ClientAddress, DefaultAction, FilterAddress, Like, Limits, MacroSetting, Mailbox, Policy,
+    self, Client, ClientAddress, DefaultAction, FilterAddress, Like, Limits, MacroSetting, Mailbox, Policy,
 };
 use milter::protocol::{Actions, Kind, Offer, Steps};
+
+use super::expect::Expectation;
+use super::hints;
 
 /// The client, and its name, if there is no other wish.
 const DEFAULT_CLIENT: &str = "192.0.2.1:1025";
@@ -17,12 +21,14 @@ const DEFAULT_NAME: &str = "client.example.com";
 
 const AFTER_HELP: &str = "\
 Dialogue (standard error): a line for each command that the filter gets, with its answer behind the arrow. A + \
-marks a change that the filter wants, a - a command that it does not get, and why. Behind each message stands what \
-became of it, with the resulting envelope. The resulting message goes to standard output.
+marks a change that the filter wants, a - a command that it does not get, and why; a ! is a warning. How long the \
+filter took stands in brackets. Behind each message stands what became of it, with the resulting envelope. The \
+resulting message goes to standard output.
 
 Exit status: 0 accepted, 1 rejected, 2 usage, 3 tempfailed, 4 discarded, 5 accepted into quarantine, 6 the filter \
-broke the protocol, 7 no connection, no answer in time, or another I/O error. Of several messages the first one \
-that was not simply accepted decides.
+broke the protocol, 7 no connection, no answer in time, or another I/O error (a closed standard output among them), \
+8 an expectation did not hold. Of several messages the first one that was not simply accepted decides. With --expect \
+it is 0 if all expectations hold, whatever became of the messages.
 
 Examples:
   What does my filter do with this message?
@@ -35,7 +41,11 @@ Examples:
           --client-name mail.example.com -m auth_authen=joe message.eml
   As an old Sendmail would do it:
       milter-send /run/f.sock --like sendmail --protocol 2 message.eml
-  For a test suite:
+  All messages of a mailbox:
+      milter-send /run/f.sock --mbox --show result inbox.mbox
+  Test a filter:
+      milter-send /run/f.sock --tap --expect accept --expect 'header X-Spam: yes' spam.eml
+  For a script:
       milter-send /run/f.sock --json message.eml | jq .messages[0].disposition";
 
 /// Plays SMTP sessions to a mail filter (milter), as a mail server would, and shows what it answers and what it
@@ -45,10 +55,11 @@ Examples:
 pub struct Options {
     /// Where the filter listens: unix:PATH, inet:PORT@HOST, inet6:PORT@HOST, or a path; or fd:NUMBER, a socket that
     /// is inherited and connected
+    #[arg(value_parser = parse_socket, value_hint = ValueHint::FilePath)]
     pub socket: FilterAddress,
 
     /// Message files; - or none is standard input
-    #[arg(value_name = "MESSAGE")]
+    #[arg(value_name = "MESSAGE", value_hint = ValueHint::FilePath)]
     pub messages: Vec<PathBuf>,
 
     /// The sender, with ESMTP arguments behind it
@@ -127,6 +138,10 @@ pub struct Options {
     #[arg(help_heading = "Mail server")]
     pub timeouts: Vec<Limit>,
 
+    /// The files are mailboxes (mbox): send every message that is in them
+    #[arg(long, help_heading = "Course of the session")]
+    pub mbox: bool,
+
     /// An SMTP command that the server does not know, sent behind HELO; can be repeated
     #[arg(long, value_name = "LINE", help_heading = "Course of the session")]
     pub unknown: Vec<String>,
@@ -146,14 +161,36 @@ pub struct Options {
     #[arg(long, help_heading = "Course of the session")]
     pub quit_nc: bool,
 
+    /// What must become of every message: accept, reject, tempfail, discard, quarantine [REASON], reply TEXT, at
+    /// COMMAND, header NAME[: VALUE], sender ADDRESS, recipient ADDRESS, or body TEXT; "no" in front turns it
+    /// around. Can be repeated. The exit status is 0 if all hold, 8 if not
+    #[arg(long, value_name = "WHAT", help_heading = "Tests")]
+    pub expect: Vec<Expectation>,
+
+    /// Print a test report instead of the message, in the Test Anything Protocol
+    #[arg(long, requires = "expect", conflicts_with_all = ["json", "junit"], help_heading = "Tests")]
+    pub tap: bool,
+
+    /// Print a test report instead of the message, in the XML of JUnit
+    #[arg(long, requires = "expect", conflicts_with = "json", help_heading = "Tests")]
+    pub junit: bool,
+
     /// What the dialogue tells
     #[arg(long, value_name = "LEVEL", help_heading = "Output")]
-    #[arg(default_value = "steps", default_value_if("json", "true", "nothing"))]
+    #[arg(default_value = "steps", default_value_ifs = NO_DIALOGUE)]
     pub show: Show,
 
     /// Print all of it as JSON instead: negotiation, every exchange, what became of each message
     #[arg(long, help_heading = "Output")]
     pub json: bool,
+
+    /// Leave out how long everything took, so that two runs can be compared
+    #[arg(long, help_heading = "Output")]
+    pub no_times: bool,
+
+    /// Colours in the dialogue; auto is on a terminal, unless NO_COLOR is set
+    #[arg(long, value_name = "WHEN", default_value = "auto", help_heading = "Output")]
+    pub color: Color,
 
     /// Do not print the resulting message
     #[arg(long, help_heading = "Output")]
@@ -162,6 +199,25 @@ pub struct Options {
     /// Do not put a Received: field on top of the message; header positions count it all the same
     #[arg(long, help_heading = "Output")]
     pub no_received: bool,
+
+    /// Print a script that completes the options in this shell
+    #[arg(long, value_name = "SHELL", exclusive = true, help_heading = "Output")]
+    pub completions: Option<Shell>,
+}
+
+/// Options that print something else than a dialogue.
+const NO_DIALOGUE: [(&str, &str, &str); 3] =
+    [("json", "true", "nothing"), ("tap", "true", "nothing"), ("junit", "true", "nothing")];
+
+/// When the dialogue has colours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Color {
+    /// On a terminal
+    Auto,
+    /// Always
+    Always,
+    /// Never
+    Never,
 }
 
 /// Whose habits.
@@ -248,13 +304,24 @@ pub enum AbortAfter {
 }
 
 impl Options {
-    /// Reads the command line; ends the program if it is no good.
-    pub fn read() -> Self {
-        let options = Self::parse();
+    /// Reads the command line; ends the program if it is no good. `Err` is a shell whose completions are wanted.
+    pub fn read() -> Result<Self, Shell> {
+        let matches = Self::command().get_matches();
+        if let Some(shell) = matches.get_one("completions") {
+            return Err(*shell);
+        }
+        let options = Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
         if let Some(conflict) = options.conflict() {
             Self::command().error(ErrorKind::ArgumentConflict, conflict).exit();
         }
-        options
+        Ok(options)
+    }
+
+    /// The script that completes the options in a shell.
+    pub fn completions(shell: Shell) -> Vec<u8> {
+        let mut script = Vec::new();
+        clap_complete::generate(shell, &mut Self::command(), "milter-send", &mut script);
+        script
     }
 
     /// Options that are good each by itself but not together.
@@ -314,7 +381,7 @@ impl Options {
     }
 
     /// The client's address. Mail that does not come by SMTP comes from this host.
-    pub fn client(&self) -> ClientAddress {
+    fn client(&self) -> ClientAddress {
         match parse_client(DEFAULT_CLIENT) {
             Ok(default) if self.non_smtp && default == self.client => {
                 ClientAddress::Inet(Ipv4Addr::LOCALHOST, 0)
@@ -324,12 +391,21 @@ impl Options {
     }
 
     /// What the client says in HELO.
-    pub fn helo(&self) -> &str {
+    fn helo(&self) -> &str {
         if self.non_smtp && self.helo == DEFAULT_NAME { "localhost" } else { &self.helo }
     }
 
+    /// The SMTP client.
+    pub fn smtp_client(&self) -> Client {
+        Client {
+            name: self.client_name().into_bytes(),
+            address: self.client(),
+            helo: self.helo().as_bytes().to_vec(),
+        }
+    }
+
     /// The client's host name.
-    pub fn client_name(&self) -> String {
+    fn client_name(&self) -> String {
         let local =
             |address: IpAddr| if address.is_loopback() { "localhost".into() } else { format!("[{address}]") };
         match (&self.client_name, &self.client()) {
@@ -406,11 +482,20 @@ fn parse_limit(text: &str) -> Result<Limit, String> {
     Ok(Limit { phase: Some(phase), time: parse_seconds(seconds)? })
 }
 
+fn parse_socket(text: &str) -> Result<FilterAddress, String> {
+    text.parse().map_err(|error: mta::BadAddress| match hints::meant(text) {
+        Some(address) => format!("{error}; perhaps you mean {address}"),
+        None => error.to_string(),
+    })
+}
+
+/// A time that the clock can add to now: thirty years are enough for everybody.
 fn parse_seconds(text: &str) -> Result<Duration, String> {
+    const MOST: f64 = 1e9;
     let seconds: f64 = text.parse().map_err(|_| "expected a number of seconds".to_owned())?;
     match Duration::try_from_secs_f64(seconds) {
-        Ok(duration) if !duration.is_zero() => Ok(duration),
-        _ => Err("expected a number of seconds above 0".to_owned()),
+        Ok(duration) if !duration.is_zero() && seconds <= MOST => Ok(duration),
+        _ => Err("expected a number of seconds above 0, and not above 1000000000".to_owned()),
     }
 }
 
@@ -448,6 +533,7 @@ mod tests {
         assert_eq!(plain.offer(), mta::offer(6));
         assert_eq!(options(&["--json"]).unwrap().show, Show::Nothing);
         assert_eq!(options(&["--json", "--show", "macros"]).unwrap().show, Show::Macros);
+        assert_eq!(options(&["--tap", "--expect", "accept"]).unwrap().show, Show::Nothing);
     }
 
     #[test]
@@ -551,12 +637,17 @@ mod tests {
             &["--repeat", "0"],
             &["--timeout", "0"],
             &["--timeout", "-1"],
+            &["--timeout", "1e19"],
+            &["--tap"],
+            &["--junit", "--json", "--expect", "accept"],
             &["--macro", "="],
             &["--abort-after", "eom"],
         ] {
             assert!(options(bad).is_err(), "{bad:?}");
         }
         assert!(Options::try_parse_from(["milter-send"]).is_err());
-        assert!(Options::try_parse_from(["milter-send", "smtp:25@localhost"]).is_err());
+        let bad = |socket| Options::try_parse_from(["milter-send", socket]).unwrap_err().to_string();
+        assert!(bad("smtp:25@localhost").contains("expected unix:PATH"));
+        assert!(bad("localhost:8891").contains("perhaps you mean inet:8891@localhost"));
     }
 }

@@ -1,5 +1,7 @@
 //! The conversation as JSON. Text that is UTF-8 is a string; other text is `{"latin1": "..."}`, in which each
-//! character stands for one byte.
+//! character stands for one byte. docs/milter-send.schema.json describes all of it.
+
+use std::time::Duration;
 
 use milter::mta::{
     Change, Delivery, Disposition, Exchange, Mailbox, Omission, Outcome, Session, Verdict, Warning, flag_list,
@@ -9,26 +11,35 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::dialogue::stage_name;
+use super::input::Input;
+
+/// The version of the schema: it changes when a program that reads the report would have to.
+const SCHEMA: u32 = 1;
 
 /// All that there is to tell.
 #[derive(Debug, Default, Serialize)]
 pub struct Report {
+    schema: u32,
     filter: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     negotiation: Option<Value>,
     exchanges: Vec<Value>,
     messages: Vec<Value>,
+    warnings: Vec<Value>,
     error: Option<String>,
+    hint: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    milliseconds: Option<Value>,
 }
 
 impl Report {
     /// Starts with the filter's address.
     pub fn new(filter: String) -> Self {
-        Self { filter, ..Self::default() }
+        Self { schema: SCHEMA, filter, ..Self::default() }
     }
 
     /// The two sides of the negotiation.
-    pub fn negotiation(&mut self, offer: Offer, session: &Session) {
+    pub fn negotiation(&mut self, offer: Offer, session: &Session, time: Option<Duration>) {
         let agreed = session.agreed();
         let macros: serde_json::Map<_, _> = agreed
             .macro_lists
@@ -41,10 +52,13 @@ impl Report {
             "macros": macros,
             "warnings": warnings(session.warnings()),
         }));
+        if let (Some(negotiation), Some(time)) = (&mut self.negotiation, time) {
+            negotiation["milliseconds"] = milliseconds(time);
+        }
     }
 
-    /// One exchange.
-    pub fn exchange(&mut self, exchange: &Exchange) {
+    /// One exchange, and how long it took.
+    pub fn exchange(&mut self, exchange: &Exchange, time: Option<Duration>) {
         let mut value = json!({ "command": exchange.command.name(), "argument": text(&exchange.argument) });
         let mut set = |key: &str, field: Value| value[key] = field;
         match &exchange.outcome {
@@ -74,11 +88,21 @@ impl Report {
         if !exchange.changes.is_empty() {
             set("changes", exchange.changes.iter().map(change).collect());
         }
+        if let Some(time) = time {
+            set("milliseconds", milliseconds(time));
+        }
         self.exchanges.push(value);
     }
 
-    /// What became of a message.
-    pub fn delivery(&mut self, delivery: &Delivery, with_message: bool) {
+    /// What became of a message, what was expected of it and what is found instead, and how long it took.
+    pub fn delivery(
+        &mut self,
+        input: &Input,
+        delivery: &Delivery,
+        checks: &[(String, Option<String>)],
+        time: Option<Duration>,
+        with_message: bool,
+    ) {
         let (disposition, reply) = match &delivery.disposition {
             Disposition::Accepted => ("accepted", None),
             Disposition::Rejected(reply) => ("rejected", Some(reply)),
@@ -93,6 +117,8 @@ impl Report {
             refused
         });
         let mut value = json!({
+            "file": input.file,
+            "part": input.part,
             "disposition": disposition,
             "reply": reply.map(|reply| text(reply)),
             "decided_by": delivery.decided_by.name(),
@@ -108,13 +134,36 @@ impl Report {
             value["headers"] = message.headers.iter().map(header).collect();
             value["body"] = text(&message.body);
         }
+        if !checks.is_empty() {
+            let check = |(expectation, failure): &(String, Option<String>)| json!({ "expectation": expectation, "holds": failure.is_none(), "found": failure });
+            value["expectations"] = checks.iter().map(check).collect();
+        }
+        if let Some(time) = time {
+            value["milliseconds"] = milliseconds(time);
+        }
         self.messages.push(value);
     }
 
-    /// Why the conversation ended too early.
-    pub fn error(&mut self, error: String) {
-        self.error = Some(error);
+    /// Something that should be known.
+    pub fn warning(&mut self, warning: &str) {
+        self.warnings.push(json!({ "statement": null, "text": warning }));
     }
+
+    /// Why the conversation ended too early, and what may help.
+    pub fn error(&mut self, error: String, hint: Option<String>) {
+        self.error = Some(error);
+        self.hint = hint;
+    }
+
+    /// How long everything took, and how long the filter.
+    pub fn total(&mut self, time: Duration, waited: Duration) {
+        self.milliseconds = Some(json!({ "total": milliseconds(time), "filter": milliseconds(waited) }));
+    }
+}
+
+/// To the microsecond.
+fn milliseconds(time: Duration) -> Value {
+    json!((time.as_secs_f64() * 1e6).round() / 1e3)
 }
 
 fn flags(version: u32, actions: Actions, steps: Steps) -> Value {

@@ -101,6 +101,7 @@ impl Run<'_> {
                 "--macro=j=mx.example.com",
                 "--macro=i=4Vq3Zk",
                 "--no-received",
+                "--no-times",
                 "--timeout=120",
                 "--unknown=FROBNICATE it",
             ])

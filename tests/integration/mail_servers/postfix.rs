@@ -64,6 +64,7 @@ pub fn start(settings: &Settings) -> Daemon {
              non_smtpd_milters = {local}
              milter_default_action = {action}
              milter_content_timeout = {timeout}s
+             milter_macro_defaults = {{defaulted}}=VALUE
              enable_long_queue_ids = yes
              message_size_limit = 50000000
              default_transport = smtp:[127.0.0.1]:{sink}

@@ -51,6 +51,7 @@ pub fn start(settings: &Settings) -> Daemon {
              O Milter.macros.eom={{msg_id}}
              Xfilter, S={milter}, {action}T=C:30s;S:30s;R:{timeout}s;E:60s
              Dj{HOST}
+             D{{defaulted}}VALUE
              DnMAILER-DAEMON
              Cwlocalhost
              Troot daemon
