@@ -6,6 +6,9 @@ LIBDIR ?= $(PREFIX)/lib
 INCLUDEDIR ?= $(PREFIX)/include
 BINDIR ?= $(PREFIX)/bin
 MANDIR ?= $(PREFIX)/share/man
+BASHDIR ?= $(PREFIX)/share/bash-completion/completions
+ZSHDIR ?= $(PREFIX)/share/zsh/site-functions
+FISHDIR ?= $(PREFIX)/share/fish/vendor_completions.d
 DESTDIR ?=
 
 # The version in the name that programs ask the loader for. Debian's; Fedora has 1.0, Alpine 1.0.2, FreeBSD 6.
@@ -55,6 +58,9 @@ library:  ## libmilter.so, libmilter.a and milter-send
 	cp $(BUILT)/libmilter.so $(TARGET)/lib/$(SONAME)
 	ln -s $(SONAME) $(TARGET)/lib/libmilter.so
 	$(OBJCOPY) $(UNDECLARED:%=--weaken-symbol=%) $(BUILT)/libmilter.a $(TARGET)/lib/libmilter.a
+	mkdir -p $(TARGET)/completions
+	if test -x $(BUILT)/milter-send; then for shell in bash zsh fish; do \
+		$(BUILT)/milter-send --completions $$shell >$(TARGET)/completions/$$shell || exit 1; done; fi
 
 examples: $(EXAMPLES:%=$(TARGET)/examples/%)  ## the filters of examples-c, in target/examples
 
@@ -91,10 +97,10 @@ header:  ## include/libmilter/*.h, made anew from src/ffi
 
 # A program that is linked with -lmilter records $(SONAME); the other name is for the linker.
 # It builds nothing: whoever installs, perhaps as root, need not have cargo.
-install:  ## to $(DESTDIR)$(PREFIX), after `make`: library, headers, milter.pc, milter-send
+install:  ## to $(DESTDIR)$(PREFIX), after `make`: library, headers, milter.pc, milter-send and what belongs to it
 	@test -e $(TARGET)/lib/$(SONAME) || { echo "$(TARGET)/lib/$(SONAME) is missing: run make first" >&2; exit 1; }
 	$(INSTALL) -d $(DESTDIR)$(LIBDIR)/pkgconfig $(DESTDIR)$(INCLUDEDIR)/libmilter $(DESTDIR)$(BINDIR) \
-		$(DESTDIR)$(MANDIR)/man1
+		$(DESTDIR)$(MANDIR)/man1 $(DESTDIR)$(BASHDIR) $(DESTDIR)$(ZSHDIR) $(DESTDIR)$(FISHDIR)
 	$(INSTALL) -m 755 $(TARGET)/lib/$(SONAME) $(DESTDIR)$(LIBDIR)/
 	ln -sf $(SONAME) $(DESTDIR)$(LIBDIR)/libmilter.so
 	$(INSTALL) -m 644 $(TARGET)/lib/libmilter.a $(DESTDIR)$(LIBDIR)/
@@ -107,10 +113,14 @@ install:  ## to $(DESTDIR)$(PREFIX), after `make`: library, headers, milter.pc, 
 	chmod 644 $(DESTDIR)$(LIBDIR)/pkgconfig/milter.pc
 	$(INSTALL) -m 755 $(BUILT)/milter-send $(DESTDIR)$(BINDIR)/
 	$(INSTALL) -m 644 docs/milter-send.1 $(DESTDIR)$(MANDIR)/man1/
+	$(INSTALL) -m 644 $(TARGET)/completions/bash $(DESTDIR)$(BASHDIR)/milter-send
+	$(INSTALL) -m 644 $(TARGET)/completions/zsh $(DESTDIR)$(ZSHDIR)/_milter-send
+	$(INSTALL) -m 644 $(TARGET)/completions/fish $(DESTDIR)$(FISHDIR)/milter-send.fish
 
 uninstall:  ## takes back what install has put there
 	rm -f $(DESTDIR)$(LIBDIR)/$(SONAME) $(DESTDIR)$(LIBDIR)/libmilter.so $(DESTDIR)$(LIBDIR)/libmilter.a \
 		$(DESTDIR)$(LIBDIR)/pkgconfig/milter.pc $(DESTDIR)$(BINDIR)/milter-send $(DESTDIR)$(MANDIR)/man1/milter-send.1 \
+		$(DESTDIR)$(BASHDIR)/milter-send $(DESTDIR)$(ZSHDIR)/_milter-send $(DESTDIR)$(FISHDIR)/milter-send.fish \
 		$(DESTDIR)$(INCLUDEDIR)/libmilter/mfapi.h $(DESTDIR)$(INCLUDEDIR)/libmilter/mfdef.h
 	-rmdir $(DESTDIR)$(INCLUDEDIR)/libmilter
 

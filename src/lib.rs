@@ -32,3 +32,8 @@ pub mod protocol;
 mod server;
 mod session;
 mod sys;
+
+/// What milter-send needs of the operating system.
+pub mod system {
+    pub use crate::sys::signal::{Blocked, Received, SignalSet, end_by, is_ignored, wait};
+}

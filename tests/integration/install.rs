@@ -96,7 +96,10 @@ fn make_demo_install_and_uninstall() {
         "usr/lib64/libmilter.so",
         "usr/lib64/libmilter.so.1.0.1",
         "usr/lib64/pkgconfig/milter.pc",
+        "usr/share/bash-completion/completions/milter-send",
+        "usr/share/fish/vendor_completions.d/milter-send.fish",
         "usr/share/man/man1/milter-send.1",
+        "usr/share/zsh/site-functions/_milter-send",
     ];
     assert_eq!(files(&dir.path().join("stage")), expected);
     let link = fs::read_link(dir.path().join("stage/usr/lib64/libmilter.so")).unwrap();

@@ -10,7 +10,7 @@ use milter::mta::{
 };
 use milter::protocol::frame::DEFAULT_MAX_PAYLOAD;
 use milter::protocol::{Kind, Offer};
-use milter::sys::signal::{self, SignalSet};
+use milter::system::{self, SignalSet};
 use parking_lot::Mutex;
 
 use super::Exit;
@@ -291,20 +291,20 @@ impl Shared {
     fn watch_signals(&self) {
         let watched: Vec<_> = [libc::SIGINT, libc::SIGTERM, libc::SIGHUP]
             .into_iter()
-            .filter(|&number| !signal::is_ignored(number))
+            .filter(|&number| !system::is_ignored(number))
             .collect();
         let set = SignalSet::of(&watched);
         // The thread inherits the mask, and the threads that start later do.
-        let Ok(blocked) = signal::Blocked::new(&set) else { return };
+        let Ok(blocked) = system::Blocked::new(&set) else { return };
         let shared = self.clone();
         let watcher = std::thread::Builder::new().spawn(move || {
-            let signal::Received::Signal(number) = signal::wait(&set) else { return };
+            let system::Received::Signal(number) = system::wait(&set) else { return };
             if let Some(mut output) = shared.0.try_lock_for(LAST_WORDS) {
                 output.interrupted(number);
                 // Nobody may go on telling now.
-                signal::end_by(number);
+                system::end_by(number);
             }
-            signal::end_by(number);
+            system::end_by(number);
         });
         if watcher.is_ok() {
             // For the whole life of the process.
