@@ -290,6 +290,11 @@ impl<'a> Player<'a> {
         Ok(delivery)
     }
 
+    /// Whether the filter has decided on the whole SMTP session, so that it is not asked any more.
+    pub fn is_decided(&self) -> bool {
+        self.decided.is_some()
+    }
+
     /// The client leaves and another one comes, on the same connection to the filter; `false` if that cannot be:
     /// the protocol version must have it, and libmilter heeds it only right behind a message that the filter
     /// let pass by "continue".

@@ -1,6 +1,7 @@
 //! `milter-send` against real filters: the C examples on the reference library and on ours, and filters that
 //! misbehave. Both libraries must make the same dialogue and the same message.
 
+mod load;
 mod people;
 mod schema;
 mod scripts;

@@ -104,8 +104,16 @@ impl Dialogue {
         let Some((what, since)) = self.live.waiting.filter(|(_, since)| since.elapsed() >= SUSPENSE) else {
             return Ok(());
         };
+        self.draw(&format!("{what}: waiting for the filter, {:.1} s", since.elapsed().as_secs_f64()))
+    }
+
+    /// Tells a terminal how far it is.
+    pub fn progress(&mut self, text: &str) -> io::Result<()> {
+        if self.live.possible { self.draw(text) } else { Ok(()) }
+    }
+
+    fn draw(&mut self, line: &str) -> io::Result<()> {
         self.live.drawn = true;
-        let line = format!("{what}: waiting for the filter, {:.1} s", since.elapsed().as_secs_f64());
         let line: String = line.chars().take(self.width.saturating_sub(1)).collect();
         let mut stderr = io::stderr().lock();
         write!(stderr, "{TAKE_BACK}{line}").and_then(|()| stderr.flush())

@@ -25,6 +25,9 @@ pub fn meant(text: &str) -> Option<FilterAddress> {
 /// What to look at, if there is anything to say.
 pub fn about(error: &Error, address: &FilterAddress) -> Option<String> {
     match (error, address) {
+        (Error::Connect { source, .. }, _) if source.raw_os_error() == Some(libc::EMFILE) => {
+            Some("the limit of open files is too low for so many connections: see ulimit -n".to_owned())
+        }
         (Error::Connect { source, .. }, FilterAddress::Unix(path)) => {
             about_path(path, source, Path::new(CHROOT))
         }
@@ -55,10 +58,10 @@ fn about_path(path: &Path, source: &io::Error, chroot: &Path) -> Option<String> 
         (ErrorKind::PermissionDenied, _) => {
             Some("the mode of the socket, or of a directory above it, does not let you in: try as the mail server's user".to_owned())
         }
-        (_, Ok(kind)) if kind.is_socket() => {
+        (ErrorKind::ConnectionRefused, Ok(kind)) if kind.is_socket() => {
             Some(format!("nothing listens on {shown} any more: it is left over from a filter that has ended"))
         }
-        (_, Ok(kind)) => Some(format!("{shown} is {}, not a socket", kind_name(kind))),
+        (_, Ok(kind)) if !kind.is_socket() => Some(format!("{shown} is {}, not a socket", kind_name(kind))),
         (ErrorKind::NotFound, Err(_)) => {
             let confined: PathBuf = chroot.join(path.strip_prefix("/").unwrap_or(path));
             if path.is_absolute() && confined.exists() {

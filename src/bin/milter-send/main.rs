@@ -9,12 +9,14 @@
 //! | `dialogue` | tells people |
 //! | `report`, `test_report` | tell programs: JSON, TAP, JUnit |
 //! | `expect` | what must become of a message |
+//! | `load` | many connections at once |
 //! | `hints`, `wishes` | what somebody may have overlooked |
 
 mod dialogue;
 mod expect;
 mod hints;
 mod input;
+mod load;
 mod options;
 mod output;
 mod report;
@@ -22,6 +24,7 @@ mod test_report;
 mod wishes;
 
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use milter::mta::{
@@ -30,6 +33,7 @@ use milter::mta::{
 };
 
 use input::{Input, Inputs};
+use load::Load;
 use options::Options;
 use output::{Output, Shared};
 
@@ -84,7 +88,12 @@ fn main() -> ExitCode {
     match Inputs::read(&options) {
         Ok(inputs) => {
             output.tell(|output| output.inputs(&inputs, options.repeat as usize));
-            if let Err(error) = play(&options, &inputs, &output) {
+            if let Some(demand) = options.load() {
+                let load = Arc::new(Load::new(demand));
+                output.with(|output| output.load_begins(Arc::clone(&load)));
+                load::run(&load, &options, &inputs, &output);
+                output.tell(Output::load_ends);
+            } else if let Err(error) = play(&options, &inputs, &output) {
                 output.tell(|output| output.filter_fails(&error, &options));
             }
         }
@@ -121,10 +130,10 @@ fn play_session(
     let like = options.like();
     let offer = options.offer();
     let client = options.smtp_client();
-    let unknown: Vec<_> = options.unknown.iter().map(|line| line.clone().into_bytes()).collect();
     let values = MacroValues::new(options.macros.clone());
     let policy = options.policy();
-    let session = match reach(options, &values, output) {
+    output.with(|output| output.waits_for("OPTNEG"));
+    let session = match reach(options, &values) {
         Ok(session) => {
             output.tell(|output| output.negotiation(offer, &session));
             session.with_policy(policy)?
@@ -138,15 +147,10 @@ fn play_session(
 
     let mut observer = output.clone();
     let mut player = Player::new(session, like, &client, values, &mut observer);
-    if options.non_smtp {
-        player.play_local_mail();
-    }
-    let refused = options.refused.iter().map(|refused| (refused.recipient.clone(), refused.reply.clone()));
-    player.refuse_recipients(refused.collect());
-    player.greet(&unknown)?;
+    greet(&mut player, options)?;
     for (at, (number, input)) in messages.enumerate() {
         if at > 0 && options.quit_nc {
-            player.change_clients(&unknown)?;
+            player.change_clients(&options.unknown())?;
         }
         let title = (total > 1).then(|| format!("message {} of {total}: {}", number + 1, input.title()));
         output.tell(|output| output.begins_message(input, title.as_deref()));
@@ -157,15 +161,23 @@ fn play_session(
     player.leave()
 }
 
+/// The start of a session, with all that shall be played in it.
+fn greet(player: &mut Player<'_>, options: &Options) -> Result<(), Error> {
+    if options.non_smtp {
+        player.play_local_mail();
+    }
+    let refused = options.refused.iter().map(|refused| (refused.recipient.clone(), refused.reply.clone()));
+    player.refuse_recipients(refused.collect());
+    player.greet(&options.unknown())
+}
+
 /// Connects to the filter, and negotiates with it.
-fn reach(options: &Options, values: &MacroValues, output: &Shared) -> Result<Session, Error> {
+fn reach(options: &Options, values: &MacroValues) -> Result<Session, Error> {
     let limits = options.limits();
-    output.with(|output| output.waits_for("connection"));
     let stream = options
         .socket
         .connect(limits.connect)
         .map_err(|source| Error::Connect { address: options.socket.to_string(), source })?;
-    output.with(|output| output.waits_for("OPTNEG"));
     Session::negotiate(Link::with_limits(stream, limits), options.like(), options.offer(), values)
 }
 

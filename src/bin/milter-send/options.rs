@@ -14,6 +14,7 @@ use milter::protocol::{Actions, Kind, Offer, Steps};
 
 use super::expect::Expectation;
 use super::hints;
+use super::load::Demand;
 
 /// The client, and its name, if there is no other wish.
 const DEFAULT_CLIENT: &str = "192.0.2.1:1025";
@@ -45,6 +46,8 @@ Examples:
       milter-send /run/f.sock --mbox --show result inbox.mbox
   Test a filter:
       milter-send /run/f.sock --tap --expect accept --expect 'header X-Spam: yes' spam.eml
+  How much does it bear?
+      milter-send /run/f.sock --connections 20 --rate 500 --duration 30 message.eml
   For a script:
       milter-send /run/f.sock --json message.eml | jq .messages[0].disposition";
 
@@ -175,6 +178,21 @@ pub struct Options {
     #[arg(long, requires = "expect", conflicts_with = "json", help_heading = "Tests")]
     pub junit: bool,
 
+    /// See how much the filter bears: send the messages over and over on so many connections at once. --repeat is
+    /// the number of messages on a connection before it is made anew [default: 1, if there is one of the others]
+    #[arg(long, value_name = "NUMBER", conflicts_with_all = NO_LOAD, help_heading = "Load")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub connections: Option<u32>,
+
+    /// Send so many messages a second, on all connections together; the time of a message starts when it is due
+    /// [default: each connection sends one after the other]
+    #[arg(long, value_name = "MESSAGES", value_parser = parse_rate, conflicts_with_all = NO_LOAD, help_heading = "Load")]
+    pub rate: Option<f64>,
+
+    /// For how long [default: 10, if there is one of the others]
+    #[arg(long, value_name = "SECONDS", value_parser = parse_seconds, conflicts_with_all = NO_LOAD, help_heading = "Load")]
+    pub duration: Option<Duration>,
+
     /// What the dialogue tells
     #[arg(long, value_name = "LEVEL", help_heading = "Output")]
     #[arg(default_value = "steps", default_value_ifs = NO_DIALOGUE)]
@@ -208,6 +226,9 @@ pub struct Options {
 /// Options that print something else than a dialogue.
 const NO_DIALOGUE: [(&str, &str, &str); 3] =
     [("json", "true", "nothing"), ("tap", "true", "nothing"), ("junit", "true", "nothing")];
+
+/// Options that make no sense for many connections.
+const NO_LOAD: [&str; 4] = ["expect", "quit_nc", "default_action", "non_smtp"];
 
 /// When the dialogue has colours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -330,6 +351,9 @@ impl Options {
             (Habits::Postfix37 | Habits::Postfix312, _) if self.quit_nc => {
                 Some("--quit-nc needs --like sendmail")
             }
+            _ if self.load().is_some() && matches!(self.socket, FilterAddress::Descriptor(_)) => {
+                Some("a connection that is inherited cannot be made again and again")
+            }
             (Habits::Sendmail, _) if self.non_smtp => Some("--non-smtp needs --like postfix"),
             (Habits::Sendmail, Some(DefaultActionName::Quarantine)) => {
                 Some("Sendmail has no --default-action quarantine")
@@ -393,6 +417,22 @@ impl Options {
     /// What the client says in HELO.
     fn helo(&self) -> &str {
         if self.non_smtp && self.helo == DEFAULT_NAME { "localhost" } else { &self.helo }
+    }
+
+    /// How hard to try, if that is what is wanted.
+    pub fn load(&self) -> Option<Demand> {
+        const DEFAULT: Duration = Duration::from_secs(10);
+        let wanted = self.connections.is_some() || self.rate.is_some() || self.duration.is_some();
+        wanted.then(|| Demand {
+            connections: self.connections.unwrap_or(1),
+            rate: self.rate,
+            duration: self.duration.unwrap_or(DEFAULT),
+        })
+    }
+
+    /// The lines that the server does not know.
+    pub fn unknown(&self) -> Vec<Vec<u8>> {
+        self.unknown.iter().map(|line| line.clone().into_bytes()).collect()
     }
 
     /// The SMTP client.
@@ -496,6 +536,14 @@ fn parse_seconds(text: &str) -> Result<Duration, String> {
     match Duration::try_from_secs_f64(seconds) {
         Ok(duration) if !duration.is_zero() && seconds <= MOST => Ok(duration),
         _ => Err("expected a number of seconds above 0, and not above 1000000000".to_owned()),
+    }
+}
+
+fn parse_rate(text: &str) -> Result<f64, String> {
+    const MOST: f64 = 1e6;
+    match text.parse::<f64>() {
+        Ok(rate) if rate > 0.0 && rate <= MOST => Ok(rate),
+        _ => Err("expected a number above 0, and not above 1000000".to_owned()),
     }
 }
 
@@ -623,11 +671,26 @@ mod tests {
 
     #[test]
     fn options_that_do_not_go_together() {
+        let inherited = Options::try_parse_from(["milter-send", "fd:3", "--connections", "2"]).unwrap();
+        assert!(inherited.conflict().is_some());
         let quarantine = ["--default-action", "quarantine"];
         assert!(options(&[&quarantine[..], &["--like", "sendmail"]].concat()).unwrap().conflict().is_some());
         assert!(options(&quarantine).unwrap().conflict().is_none());
         assert!(options(&["--quit-nc"]).unwrap().conflict().is_some());
         assert!(options(&["--quit-nc", "--like", "sendmail"]).unwrap().conflict().is_none());
+    }
+
+    #[test]
+    fn one_option_of_the_load_is_enough() {
+        assert_eq!(options(&[]).unwrap().load(), None);
+        let load = |arguments| options(arguments).unwrap().load().unwrap();
+        let second = Duration::from_secs(1);
+        assert_eq!(
+            load(&["--connections", "8"]),
+            Demand { connections: 8, rate: None, duration: 10 * second }
+        );
+        let demand = Demand { connections: 1, rate: Some(0.5), duration: second };
+        assert_eq!(load(&["--rate", "0.5", "--duration", "1"]), demand);
     }
 
     #[test]
@@ -639,6 +702,10 @@ mod tests {
             &["--timeout", "-1"],
             &["--timeout", "1e19"],
             &["--tap"],
+            &["--rate", "0"],
+            &["--rate", "nan"],
+            &["--connections", "0"],
+            &["--connections", "2", "--expect", "accept"],
             &["--junit", "--json", "--expect", "accept"],
             &["--macro", "="],
             &["--abort-after", "eom"],

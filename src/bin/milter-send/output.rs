@@ -18,6 +18,7 @@ use super::dialogue::{self, Dialogue};
 use super::expect::Expectation;
 use super::hints;
 use super::input::{Input, Inputs};
+use super::load::Load;
 use super::options::Options;
 use super::report::Report;
 use super::test_report::{Case, TestReport};
@@ -45,6 +46,7 @@ pub struct Output {
     report: Report,
     tests: TestReport,
     wishes: Wishes,
+    load: Option<Arc<Load>>,
     expectations: Vec<Expectation>,
     form: Form,
     with_message: bool,
@@ -79,6 +81,7 @@ impl Output {
             report: Report::new(options.socket.to_string()),
             tests: TestReport::default(),
             wishes: Wishes::default(),
+            load: None,
             expectations: options.expect.clone(),
             form,
             with_message: !options.no_message,
@@ -115,6 +118,28 @@ impl Output {
     pub fn inputs(&mut self, inputs: &Inputs, times: usize) -> io::Result<()> {
         self.tests.plan(inputs.messages.len() * times * self.expectations.len());
         inputs.warnings.iter().try_for_each(|warning| self.warn(warning.clone()))
+    }
+
+    /// Many connections begin, in place of one session.
+    pub fn load_begins(&mut self, load: Arc<Load>) {
+        self.load = Some(load);
+    }
+
+    /// How far they are, for a terminal.
+    pub fn progress(&mut self, text: &str) -> io::Result<()> {
+        self.dialogue.progress(text)
+    }
+
+    /// They are over.
+    pub fn load_ends(&mut self) -> io::Result<()> {
+        let Some(load) = self.load.clone() else { return Ok(()) };
+        self.report.load(load.to_json());
+        self.dialogue.waits_no_more()?;
+        load.warnings().into_iter().try_for_each(|warning| self.warn(warning))?;
+        match load.error() {
+            Some((exit, error, hint)) => self.fails(exit, error, hint),
+            None => Ok(()),
+        }
     }
 
     /// The negotiation begins, or already the connection.
@@ -225,6 +250,7 @@ impl Output {
             }
             Form::Tap => stdout.write_all(self.tests.to_tap().as_bytes())?,
             Form::Junit => stdout.write_all(self.tests.to_junit().as_bytes())?,
+            Form::Messages if let Some(load) = &self.load => stdout.write_all(load.to_text().as_bytes())?,
             Form::Messages => self.messages.iter().try_for_each(|message| message.write_to(&mut stdout))?,
         }
         stdout.flush()
@@ -323,12 +349,13 @@ impl Output {
         let error = format!("interrupted by {name}");
         // Who interrupts need not be told; and nothing is left to be done about a failure.
         let _ = self.dialogue.waits_no_more();
+        let _ = self.load_ends();
         self.report.error(error.clone(), None);
         self.tests.error(error);
-        if self.with_times {
+        if self.with_times && self.load.is_none() {
             self.report.total(self.started.elapsed(), self.waited);
         }
-        if self.form != Form::Messages {
+        if self.form != Form::Messages || self.load.is_some() {
             let _ = self.finish();
         }
     }

@@ -30,6 +30,8 @@ pub struct Report {
     hint: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     milliseconds: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    load: Option<Value>,
 }
 
 impl Report {
@@ -153,6 +155,11 @@ impl Report {
     pub fn error(&mut self, error: String, hint: Option<String>) {
         self.error = Some(error);
         self.hint = hint;
+    }
+
+    /// What many connections have shown.
+    pub fn load(&mut self, load: Value) {
+        self.load = Some(load);
     }
 
     /// How long everything took, and how long the filter.
