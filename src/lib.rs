@@ -35,5 +35,6 @@ mod sys;
 
 /// What milter-send needs of the operating system.
 pub mod system {
+    pub use crate::sys::processor_time;
     pub use crate::sys::signal::{Blocked, Received, SignalSet, end_by, is_ignored, wait};
 }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 use milter::mta::{Client, Delivery, Disposition, Error, Exchange, MacroValues, Player};
-use milter::sys;
+use milter::system;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
@@ -100,7 +100,7 @@ impl Load {
         Self {
             demand,
             started,
-            processor_before: sys::processor_time(),
+            processor_before: system::processor_time(),
             next: AtomicU64::new(0),
             figures: Mutex::new(figures),
         }
@@ -194,7 +194,7 @@ impl Load {
     }
 
     fn own_processor(&self) -> Duration {
-        sys::processor_time().saturating_sub(self.processor_before)
+        system::processor_time().saturating_sub(self.processor_before)
     }
 
     /// For people.
