@@ -64,8 +64,6 @@ pub enum Fault {
         /// The frame's command byte.
         kind: u8,
     },
-    /// It asked for a modification that was not negotiated.
-    NotNegotiated(Actions),
     /// It answered the negotiation with a version that does not exist or is newer than what was offered.
     Version(u32),
     /// It wants modifications that were not offered.
@@ -87,9 +85,9 @@ impl Error {
 
     /// Whether a frame has come that has no place where it came, and not a failure of the connection.
     pub(super) fn is_unexpected_frame(&self) -> bool {
-        use Fault::{Malformed, NotNegotiated, OutOfPlace};
+        use Fault::{Malformed, OutOfPlace};
         let Self::Protocol { fault, .. } = self else { return false };
-        matches!(fault, Malformed { .. } | OutOfPlace { .. } | NotNegotiated(_))
+        matches!(fault, Malformed { .. } | OutOfPlace { .. })
     }
 }
 
@@ -119,9 +117,6 @@ impl fmt::Display for Fault {
             }
             Self::OutOfPlace { kind } => {
                 write!(f, "the filter sent '{}', which has no place here", kind.escape_ascii())
-            }
-            Self::NotNegotiated(action) => {
-                write!(f, "the filter used {}, which was not negotiated", flag_names(action))
             }
             Self::Version(version) => write!(f, "the filter answered with version {version}"),
             Self::Actions(actions) => write!(f, "the filter wants {}, not offered", flag_names(actions)),

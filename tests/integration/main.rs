@@ -20,6 +20,7 @@ mod milter_send;
 mod misbehaviour;
 mod model;
 mod opendkim;
+mod protocol;
 mod relink;
 mod support;
 mod wire;
