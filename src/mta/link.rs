@@ -123,11 +123,20 @@ impl Link {
     /// Whatever has come in that nobody has read: `Some` with the command byte of the frame, if that is there.
     /// Does not wait.
     pub(super) fn unread(&mut self) -> Option<Option<u8>> {
-        if self.incoming.len() == self.used && sys::is_readable(self.stream.as_fd()) {
+        if self.unread_answer().is_none() && sys::is_readable(self.stream.as_fd()) {
             // An error, or the end, is told by the next command.
             let _ = self.read_more(Kind::Abort, Instant::now() + Duration::from_secs(1));
         }
-        let unread = &self.incoming[self.used..];
+        self.unread_answer()
+    }
+
+    /// The first frame that waits to be read and answers something: a sign of life is none, wherever it comes.
+    fn unread_answer(&self) -> Option<Option<u8>> {
+        const PROGRESS: &[u8] = b"\0\0\0\x01p";
+        let mut unread = &self.incoming[self.used..];
+        while let Some(rest) = unread.strip_prefix(PROGRESS) {
+            unread = rest;
+        }
         (!unread.is_empty()).then(|| unread.get(frame::LENGTH_FIELD).copied())
     }
 
@@ -168,10 +177,9 @@ impl Link {
         // A filter that is gone already is as good as one that goes now.
         if self.flush(Kind::Quit).is_ok() && self.stream.shutdown_write().is_ok() {
             let deadline = Instant::now() + self.limits.command;
-            while self.incoming.len() == self.used && self.read_more(Kind::Quit, deadline).is_ok() {}
+            while self.unread_answer().is_none() && self.read_more(Kind::Quit, deadline).is_ok() {}
         }
-        let unread = &self.incoming[self.used..];
-        (!unread.is_empty()).then(|| unread.get(frame::LENGTH_FIELD).copied())
+        self.unread_answer()
     }
 
     /// Before there is a filter there may be another server, which says what it is.
@@ -314,6 +322,23 @@ mod tests {
         let fault = Fault::OtherProtocol("HTTP");
         assert!(matches!(&error, Error::Protocol { fault: found, .. } if *found == fault), "{error}");
         server.join().unwrap();
+    }
+
+    #[test]
+    fn what_has_come_unasked_is_seen_without_waiting() {
+        let (mut link, mut peer) = pair(LONG);
+        assert_eq!(link.unread(), None);
+        peer.write_all(b"\0\0\0\x01p").unwrap();
+        assert_eq!(link.unread(), None, "a sign of life is no answer");
+        peer.write_all(b"\0\0\0").unwrap();
+        assert_eq!(link.unread(), Some(None), "the start of a frame");
+        assert_eq!(link.receive(Kind::Helo).unwrap().kind, b'p');
+        assert_eq!(link.unread(), Some(None));
+        peer.write_all(b"\x01c").unwrap();
+        assert_eq!(link.receive(Kind::Helo).unwrap().kind, b'c');
+        drop(peer);
+        assert_eq!(link.unread(), None, "an end is nothing to read");
+        assert_eq!(link.close(), None);
     }
 
     #[test]

@@ -83,8 +83,8 @@ const GOOD: &[&[u8]] = &[
     b"421 bye",
 ];
 
-/// Own replies that an MTA does not take, or changes, or that the client takes amiss. Not among them: a last line left
-/// open, for which a client waits in vain, and what makes a server send its memory.
+/// Own replies that an MTA does not take, or changes, or that the client takes amiss. Not among them: what makes a
+/// server send its memory.
 const BAD: &[&[u8]] = &[
     b"250 ok",
     b"354 go",
@@ -108,6 +108,8 @@ const BAD: &[&[u8]] = &[
     b"550-a\r\nb",
     b"550 5.7.1 a\r\n550 5.7.1 b",
     b"550 a\r\n",
+    b"550-5.7.1 open",
+    b"550-a\r\n550-b",
     b"550 5.7.1 a\tb",
     b"550 5.7.1 caf\xe9",
     b"550 5.7.1 \xc3\xbc",

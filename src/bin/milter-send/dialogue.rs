@@ -326,15 +326,17 @@ fn warning_line(indent: &str, warning: &str) -> String {
     format!("{indent}{DOUBTFUL}!{DOUBTFUL:#} {}\n", printable(warning.as_bytes()))
 }
 
-/// What the SMTP client reads, unless it is what the filter said, and what the MTA minds.
+/// What the SMTP client reads, unless it is what the filter said or stands below the message; and what the MTA minds.
 fn consequences(exchange: &Exchange) -> String {
     let mut text = String::new();
-    let said = match &exchange.outcome {
-        Outcome::Answered(Verdict::Custom(said)) => Some(said),
-        Outcome::Answered(_) | Outcome::NotSent(_) => None,
-        _ => exchange.reply.as_ref(),
+    let told = |reply: &[u8]| match &exchange.outcome {
+        Outcome::Answered(Verdict::Custom(said)) => said == reply,
+        Outcome::Answered(_) | Outcome::NotSent(_) => {
+            !matches!(exchange.command, Kind::Connect | Kind::Helo | Kind::Unknown)
+        }
+        _ => false,
     };
-    if let Some(reply) = exchange.reply.as_ref().filter(|reply| said.is_some_and(|said| said != *reply)) {
+    if let Some(reply) = exchange.reply.as_deref().filter(|reply| !told(reply)) {
         text.push_str(&format!("    the SMTP client reads {}\n", printable(reply)));
     }
     for warning in &exchange.warnings {
@@ -555,6 +557,10 @@ mod tests {
         mail.warnings = vec![milter::mta::Warning { statement: "D29", text: "two classes".to_owned() }];
         let expected = "MAIL     <a@b> -> 550 4.7.1 no\n    the SMTP client reads 451 4.3.5 later\n  ! two classes (D29)\n";
         assert_eq!(plain(&mail, false, None), expected);
+        let mut connect = exchange(Kind::Connect, b"host", Outcome::Answered(Verdict::Reject));
+        connect.reply = Some(b"554 mx".to_vec());
+        let expected = "CONNECT  host -> reject\n    the SMTP client reads 554 mx\n";
+        assert_eq!(plain(&connect, false, None), expected);
         let same = exchange(Kind::Mail, b"<a@b>", Outcome::Answered(Verdict::Custom(b"550 no".to_vec())));
         let same = Exchange { reply: Some(b"550 no".to_vec()), ..same };
         assert_eq!(plain(&same, false, None), "MAIL     <a@b> -> 550 no\n");

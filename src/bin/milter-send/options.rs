@@ -22,7 +22,8 @@ const DEFAULT_NAME: &str = "client.example.com";
 
 const AFTER_HELP: &str = "\
 Dialogue (standard error): a line for each command that the filter gets, with its answer behind the arrow. A + \
-marks a change that the filter wants, a - a command that it does not get, and why; a ! is a warning. How long the \
+marks a change that the filter wants, a - a command that it does not get, and why, a ! what the server repairs, \
+ignores or answers otherwise than the filter meant (see docs/protocol.md for the number), and other warnings. How long the \
 filter took stands in brackets. Behind each message stands what became of it, with the resulting envelope. The \
 resulting message goes to standard output.
 

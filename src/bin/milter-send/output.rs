@@ -213,9 +213,10 @@ impl Output {
 
     /// The filter failed, and the session goes on without it.
     pub fn failure(&mut self, failure: &Failure) -> io::Result<()> {
-        let exit = if failure.broke_protocol { Exit::ProtocolError } else { Exit::InputOutput };
-        self.failed.get_or_insert(exit);
-        self.report.error(failure.text.clone(), None);
+        if self.failed.is_none() {
+            self.report.error(failure.text.clone(), None);
+            self.failed = Some(if failure.broke_protocol { Exit::ProtocolError } else { Exit::InputOutput });
+        }
         self.dialogue.error(&failure.text, None)
     }
 
