@@ -55,7 +55,11 @@ fn mimedefang() {
         }
         assert!(!changed.contains("TVqQAAMAAAAEAAAA"), "{changed}");
         for (stage, mail, verdict) in [
-            ("relay", Mail { client: "192.0.2.66", ..Mail::default() }, "rejected at CONNECT"),
+            (
+                "relay",
+                Mail { client: "192.0.2.66", ..Mail::default() },
+                "rejected (550 5.7.1 Command rejected) at CONNECT",
+            ),
             (
                 "helo",
                 Mail { helo: "bad.example.net", ..Mail::default() },
