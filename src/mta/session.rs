@@ -706,7 +706,8 @@ impl Session {
 
 /// What Postfix calls a configuration error.
 fn misconfiguration(change: &Change, new_body: NewBody) -> Option<Warning> {
-    const GIVES_UP: &str = "Postfix answers 451 4.3.5 and gives the filter up";
+    const GIVES_UP: &str =
+        "Postfix gives the filter up, and answers 451 4.3.5 unless its default action accepts";
     let (statement, what) = match change {
         Change::ReplaceBody { .. } if new_body == NewBody::Over => {
             ("D13", "the pieces of the new body are mixed with other answers")
