@@ -53,6 +53,8 @@ static atomic_bool wakers_are_slow;
 static atomic_bool poller_is_short;
 static atomic_bool families_are_strange;
 static sem_t release;
+/* The macros that it asks for, if any. */
+static char *wanted_macros;
 /* The context of the session that was closed last. */
 static _Atomic(SMFICTX *) closed;
 
@@ -339,6 +341,8 @@ static sfsistat on_negotiate(SMFICTX *ctx, unsigned long f0, unsigned long f1, u
 {
     (void)f0, (void)f1, (void)f2, (void)f3, (void)pf0, (void)pf1, (void)pf2, (void)pf3;
     session_of(ctx);
+    if (wanted_macros != NULL)
+        say("setsymlist %d", smfi_setsymlist(ctx, SMFIM_CONNECT, wanted_macros));
     return SMFIS_ALL_OPTS;
 }
 
@@ -632,6 +636,10 @@ static void step(char *name)
         say("open %d", smfi_opensocket(number));
     } else if (strcmp(name, "timeout") == 0) {
         say("timeout %d", smfi_settimeout(number));
+    } else if (strcmp(name, "maxdata") == 0) {
+        say("maxdata %zu", smfi_setmaxdatasize(number));
+    } else if (strcmp(name, "macros") == 0) {
+        wanted_macros = value;
     } else if (strcmp(name, "debug") == 0) {
         say("debug %d", smfi_setdbg(number));
     } else if (strcmp(name, "backlog") == 0) {

@@ -16,7 +16,7 @@
 //!   3 Command::decode          Frame   → Command                protocol::command
 //!   4 Filter::helo, ...        Command → Verdict                session::filter, ffi::callbacks → C
 //!   5 Reply                    Verdict → bytes in the outbox    protocol::reply, session::context
-//!   6 Link::send               when no frame is left to answer, or before the next callback   session::link
+//!   6 Link::send               outbox  → bytes                  session::link
 //! ```
 //!
 //! A callback comes back in through `ffi::{context, message}`, which borrow the session's `Context`: no `&mut` and no

@@ -430,6 +430,10 @@ impl<F: Filter> Shared<F> {
         let deadline = connection.session.link().silence_deadline(now);
         let is_earlier = self.parking.park(connection, trigger, now, deadline, |error| {
             self.complain("poller", format_args!("a silent session keeps its thread: {error}"));
+            if is_broken(&error) {
+                // Those who wait in it may not know yet. If nobody receives it, the server is stopping.
+                let _ = self.events.send(Event::PollerBroken(error));
+            }
         })?;
         if is_earlier {
             // If nobody receives it, the server is stopping.
@@ -471,7 +475,7 @@ impl<F: Filter> Shared<F> {
     }
 }
 
-/// Whether the listening socket will never work again.
+/// Whether the listening socket, or the poller, will never work again.
 fn is_broken(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EBADF | libc::EINVAL | libc::ENOTSOCK | libc::EOPNOTSUPP))
 }

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 use std::time::{Duration, Instant};
 
-/// How many bytes of modifications and replies are gathered before they are sent without waiting for more.
+/// How many bytes of modifications are gathered before they are sent without waiting for more.
 const GATHER: usize = 1 << 16;
 
 /// How long the connection may have been silent when a modification is gathered. After a longer silence it leaves at
@@ -46,7 +46,7 @@ struct State {
 /// What goes to the MTA. Whether a modification is allowed stands here, so that it is checked and appended in one step.
 #[derive(Debug)]
 struct Output {
-    /// Replies and modifications that have not been sent yet.
+    /// Modifications and a reply that have not been sent yet.
     bytes: Vec<u8>,
     /// Or why nothing is sent any more: sending has failed, or the session has ended.
     link: Result<Arc<Link>, io::ErrorKind>,
@@ -62,8 +62,7 @@ struct Output {
 enum Changes {
     /// It is refused: no message has ended.
     Refused,
-    /// It is gathered, because the answer to the end of the message will follow. The connection has been silent
-    /// since this instant.
+    /// It is gathered until this instant, because the answer to the end of the message will follow.
     Gathered(Instant),
     /// It is sent at once, because nothing may follow for a long time.
     Sent,
@@ -166,7 +165,7 @@ impl Output {
         max_payload: usize,
     ) -> Result<(), NotSent> {
         let now = match self.changes {
-            Changes::Gathered(since) => since.elapsed() > GATHER_TIME,
+            Changes::Gathered(until) => Instant::now() >= until,
             Changes::Sent => true,
             Changes::Refused => return Err(NotSent::NotAllowed),
         };
@@ -195,8 +194,8 @@ impl Output {
         // A child gives no answer with which it could leave.
         if now || is_forked_child || self.bytes.len() >= GATHER {
             self.flush().map_err(|_| NotSent::Disconnected)?;
-            if let Changes::Gathered(since) = &mut self.changes {
-                *since = Instant::now();
+            if let Changes::Gathered(until) = &mut self.changes {
+                *until = Instant::now() + GATHER_TIME;
             }
         }
         Ok(())
@@ -254,23 +253,17 @@ impl Context {
         result
     }
 
-    /// Answers a command, if there is a reply; sends what has gathered if `now`, or if it is much.
+    /// Sends all that has gathered, with this reply as the last.
     ///
     /// # Errors
     /// Why sending failed, now or before.
     #[inline(always)]
-    pub(super) fn answer(&self, reply: Option<Reply>, now: bool) -> Result<(), io::ErrorKind> {
-        if reply.is_none() && !now {
-            return Ok(());
-        }
+    pub(super) fn answer(&self, reply: Option<Reply>) -> Result<(), io::ErrorKind> {
         let output = &mut *self.output.lock();
         if let Some(reply) = reply {
             reply.encode(&mut output.bytes);
         }
-        if let Changes::Gathered(_) = output.changes {
-            output.changes = Changes::Sent;
-        }
-        if now || output.bytes.len() >= GATHER { output.flush() } else { Ok(()) }
+        output.flush()
     }
 
     /// Answers with the stored reply, if it is a permanent one (`5`) or a temporary one (`4`) as asked for; it
@@ -290,9 +283,19 @@ impl Context {
         Ok(true)
     }
 
-    /// Allows modifications: the message has ended. The MTA has been waiting since this instant.
-    pub(super) fn allow_changes(&self, since: Instant) {
-        self.output.lock().changes = Changes::Gathered(since);
+    /// Allows modifications: the message has ended. If that is the `latest` that the MTA has said or heard, the first
+    /// modifications can be gathered.
+    pub(super) fn allow_changes(&self, latest: bool) {
+        let gather_time = if latest { GATHER_TIME } else { Duration::ZERO };
+        self.output.lock().changes = Changes::Gathered(Instant::now() + gather_time);
+    }
+
+    /// Sends each further modification at once: the answer to the end of the message will not take them along.
+    pub(super) fn gather_no_more(&self) {
+        let changes = &mut self.output.lock().changes;
+        if let Changes::Gathered(_) = changes {
+            *changes = Changes::Sent;
+        }
     }
 
     /// Allows no modifications any more.

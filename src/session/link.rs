@@ -75,7 +75,7 @@ impl Link {
     }
 
     /// The state that says when sessions end.
-    pub fn shutdown(&self) -> &Shutdown {
+    pub fn shutdown(&self) -> &Arc<Shutdown> {
         &self.shutdown
     }
 

@@ -70,37 +70,45 @@ enum End {
     /// The answer to the negotiation does not fit into a frame.
     NegotiationTooLarge,
     /// A bug in this library.
-    Panicked(Panic),
+    Panicked(Box<Panic>),
+}
+
+impl std::fmt::Display for End {
+    /// What to log, unless the end is an orderly one.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Quit | Self::Closed | Self::Shutdown | Self::Unused => f.write_str("session ended"),
+            Self::TimedOut => f.write_str("timed out waiting for the MTA, session ended"),
+            Self::Broken(error) => write!(f, "connection to the MTA broke: {error}"),
+            Self::Frame(error) => write!(f, "protocol error: {error}, session ended"),
+            Self::Malformed(error) => write!(f, "protocol error: {error}, session ended"),
+            Self::Refused(refusal) => write!(f, "{refusal}, session ended"),
+            Self::ReplyTooLarge => {
+                f.write_str("the SMTP reply is larger than smfi_setmaxdatasize allows, session ended")
+            }
+            Self::NegotiationTooLarge => f.write_str(
+                "negotiation: the answer is larger than smfi_setmaxdatasize allows, session ended",
+            ),
+            Self::Panicked(panic) => write!(f, "internal error: {panic}, session ended"),
+            Self::Status(kind, status) => {
+                let name = kind.name();
+                write!(f, "the {name} callback returned {status}, which is no status, session ended")
+            }
+        }
+    }
 }
 
 impl End {
-    /// What to log, unless the end is an orderly one.
-    fn complaint(&self) -> Option<String> {
-        Some(match self {
-            Self::Quit | Self::Closed | Self::Shutdown | Self::Unused => return None,
-            Self::TimedOut => "timed out waiting for the MTA, session ended".to_owned(),
-            Self::Broken(error) => format!("connection to the MTA broke: {error}"),
-            Self::Frame(error) => format!("protocol error: {error}, session ended"),
-            Self::Malformed(error) => format!("protocol error: {error}, session ended"),
-            Self::Refused(refusal) => format!("{refusal}, session ended"),
-            Self::ReplyTooLarge => {
-                "the SMTP reply is larger than smfi_setmaxdatasize allows, session ended".to_owned()
-            }
-            Self::NegotiationTooLarge => {
-                "negotiation: the answer is larger than smfi_setmaxdatasize allows, session ended".to_owned()
-            }
-            Self::Panicked(panic) => format!("internal error: {panic}, session ended"),
-            Self::Status(kind, status) => {
-                format!("the {} callback returned {status}, which is no status, session ended", kind.name())
-            }
-        })
+    /// Whether there is nothing to complain about.
+    fn is_orderly(&self) -> bool {
+        matches!(self, Self::Quit | Self::Closed | Self::Shutdown | Self::Unused)
     }
 
     /// What the complaint is about: ends of the same kind differ only in numbers.
     fn kind(&self) -> LineKind {
         let of = |about, kind: Kind| LineKind(about, u8::from(kind).into());
         match self {
-            Self::Quit | Self::Closed | Self::Shutdown | Self::Unused => LineKind("", 0),
+            Self::Quit | Self::Closed | Self::Shutdown | Self::Unused => LineKind("orderly", 0),
             Self::TimedOut => LineKind("timed out", 0),
             Self::Broken(_) => LineKind("broken", 0),
             Self::Frame(FrameError::Empty) => LineKind("frame", 0),
@@ -135,21 +143,11 @@ impl End {
     }
 }
 
-/// Whether a command may follow.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Way {
-    /// Yes.
-    Free,
-    /// Yes, now that the message under way has been aborted.
-    Aborted,
-    /// No, it is to be dropped.
-    Closed,
-}
-
 /// The state of one connection, between and during calls of [`Session::run`].
 #[derive(Debug)]
 pub struct Session {
     link: Arc<Link>,
+    shutdown: Arc<Shutdown>,
     ctx: Arc<Context>,
     stage: Stage,
     /// `None` before negotiation.
@@ -160,10 +158,8 @@ pub struct Session {
     max_payload: usize,
     /// Whether the filter is owed a call of close.
     open: bool,
-    /// When the frames that are processed have come, if that matters.
-    arrival: Option<Instant>,
-    /// Whether replies have gathered to commands before the present one.
-    owes_replies: bool,
+    /// Whether a callback has run since the last reply whose own reply was not wanted. It may have taken long.
+    is_silent: bool,
 }
 
 impl Session {
@@ -174,14 +170,14 @@ impl Session {
         let macros = std::mem::take(&mut buffers.macros);
         Self {
             ctx: Arc::new(Context::new(Arc::clone(&link), max_payload, macros)),
+            shutdown: Arc::clone(link.shutdown()),
             link,
             stage: Stage::Init,
             agreement: None,
             has_silences: false,
             max_payload,
             open: true,
-            arrival: None,
-            owes_replies: false,
+            is_silent: false,
         }
     }
 
@@ -197,7 +193,7 @@ impl Session {
 
     /// Whether the session should go on, given the state of the process.
     pub fn must_end(&self) -> bool {
-        self.link.shutdown().ends(self.stage.in_message())
+        self.shutdown.ends(self.stage.in_message())
     }
 
     /// Serves the MTA until it is silent for longer than `patience` allows, or the session ends. Unless it has ended, all
@@ -213,7 +209,7 @@ impl Session {
         // A bug in this library must cost neither the process nor the filter's last callbacks.
         let mut serve = |reads_on| {
             panics::catch(|| self.serve(filter, &mut buffers.inbox, patience, reads_on))
-                .unwrap_or_else(|panic| Err(End::Panicked(panic)))
+                .unwrap_or_else(|panic| Err(End::Panicked(Box::new(panic))))
         };
         let result = match cause {
             Cause::Ready => serve(false),
@@ -294,14 +290,10 @@ impl Session {
         self.stage == Stage::Init && !inbox.has_waited()
     }
 
-    /// Takes all whole frames that have come, and sends the replies to them, at the latest when the filter is called
-    /// for a later one.
+    /// Takes all whole frames that have come. Replies leave one by one, because nobody knows how long the callback for
+    /// the next command takes. (An MTA that waits for each reply has sent no other command yet.)
     #[inline]
     fn process_frames<F: Filter>(&mut self, filter: &F, inbox: &mut Inbox) -> Result<(), End> {
-        if self.has_silences {
-            // Callbacks may work for long before anything is sent.
-            self.arrival = Some(Instant::now());
-        }
         while let Some(frame) = inbox.next_frame(self.max_payload).map_err(End::Frame)? {
             let Ok(kind) = Kind::try_from(frame.kind) else {
                 return Err(malformed(Malformed::UnknownCommand(frame.kind)));
@@ -310,8 +302,9 @@ impl Session {
             if inbox.is_empty() {
                 return self.send(reply);
             }
-            self.ctx.answer(reply, false).map_err(broken)?;
-            self.owes_replies |= reply.is_some();
+            if reply.is_some() {
+                self.send_before_the_next(reply)?;
+            }
             if self.must_end() {
                 return Err(End::Shutdown);
             }
@@ -319,24 +312,23 @@ impl Session {
         self.send(None)
     }
 
-    /// Sends all replies, with this one as the last.
+    /// Sends all that has gathered, with this reply as the last.
     #[inline]
-    fn send(&mut self, reply: Option<Reply>) -> Result<(), End> {
-        self.owes_replies = false;
-        self.ctx.answer(reply, true).map_err(broken)
+    fn send(&self, reply: Option<Reply>) -> Result<(), End> {
+        self.ctx.answer(reply).map_err(broken)
     }
 
-    /// The gate before every callback. The replies to the commands before this one leave first, because nobody knows
-    /// how long the callback takes; and no callback begins when the process has given up waiting for the session.
+    /// [`Self::send`] when more commands have come, which is rare.
+    #[cold]
+    #[inline(never)]
+    fn send_before_the_next(&self, reply: Option<Reply>) -> Result<(), End> {
+        self.send(reply)
+    }
+
+    /// The gate before every callback: none begins when the process has given up waiting for the session.
     #[inline]
-    fn call<R>(&mut self, callback: impl FnOnce(&Context) -> R) -> Result<R, End> {
-        if self.owes_replies {
-            self.send(None)?;
-        }
-        if self.link.shutdown().has_abandoned() {
-            return Err(End::Shutdown);
-        }
-        Ok(callback(&self.ctx))
+    fn gate(&self) -> Result<(), End> {
+        if self.shutdown.has_abandoned() { Err(End::Shutdown) } else { Ok(()) }
     }
 
     /// Takes one command: advance, dispatch; the reply to it, unless it has none or a longer one is in the outbox.
@@ -349,52 +341,54 @@ impl Session {
         if log::debug_wanted(1) {
             self.log_command(filter, kind, payload.len());
         }
-        let was_open = self.open;
-        let mut way = Way::Free;
         if let Some(target) = Stage::of(kind) {
-            way = self.advance(filter, target)?;
-            if way == Way::Closed {
+            let may_follow =
+                self.stage.is_followed_by(target) || self.advance(filter, target, kind, payload)?;
+            if !may_follow {
                 return if kind == Kind::Quit { Err(End::Quit) } else { Ok(None) };
             }
             if payload.is_empty() && kind.needs_payload() {
                 return Err(malformed(Malformed::NoData(kind)));
             }
-            self.enter(target);
-            self.open = true;
-            self.forget_macros(kind);
+            self.stage = target;
+            self.prepare(kind);
+        }
+        if !self.open {
+            self.reopen(filter, kind, payload)?;
         }
         if !filter.has(kind) {
             // What no callback will see is not even decoded.
             return self.reply(filter, kind, Verdict::CONTINUE, false);
         }
-        let verdict = match Command::decode(kind, payload) {
-            Err(error) => return Err(self.taken_back(way, was_open, error)),
-            Ok(Command::Negotiate(offer)) => {
+        self.gate()?;
+        let ctx = &*self.ctx;
+        let verdict = match Command::decode(kind, payload).map_err(malformed)? {
+            Command::Negotiate(offer) => {
                 self.negotiate(filter, &offer)?;
                 return Ok(None);
             }
-            Ok(Command::Macro(stage, definitions)) => {
+            Command::Macro(stage, definitions) => {
                 if let Some(stage) = stage {
                     self.ctx.define_macros(stage, definitions);
                 }
                 return Ok(None);
             }
-            Ok(Command::Connect(host, peer)) => self.call(|ctx| filter.connect(ctx, host, peer))?,
-            Ok(Command::Helo(name)) => self.call(|ctx| filter.helo(ctx, name))?,
-            Ok(Command::Mail(arguments)) => self.call(|ctx| filter.mail(ctx, arguments))?,
-            Ok(Command::Rcpt(arguments)) => self.call(|ctx| filter.rcpt(ctx, arguments))?,
-            Ok(Command::Data) => self.call(|ctx| filter.data(ctx))?,
-            Ok(Command::Header(name, value)) => self.call(|ctx| filter.header(ctx, name, value))?,
-            Ok(Command::EndOfHeader) => self.call(|ctx| filter.end_of_header(ctx))?,
-            Ok(Command::Body(piece)) => self.call(|ctx| filter.body(ctx, piece))?,
-            Ok(Command::EndOfMessage(piece)) => self.end_of_message(filter, piece)?,
-            Ok(Command::Unknown(line)) => self.call(|ctx| filter.unknown(ctx, line))?,
-            Ok(Command::Abort) => {
-                self.call(|ctx| filter.abort(ctx))?;
+            Command::Connect(host, peer) => filter.connect(ctx, host, peer),
+            Command::Helo(name) => filter.helo(ctx, name),
+            Command::Mail(arguments) => filter.mail(ctx, arguments),
+            Command::Rcpt(arguments) => filter.rcpt(ctx, arguments),
+            Command::Data => filter.data(ctx),
+            Command::Header(name, value) => filter.header(ctx, name, value),
+            Command::EndOfHeader => filter.end_of_header(ctx),
+            Command::Body(piece) => filter.body(ctx, piece),
+            Command::EndOfMessage(piece) => self.end_of_message(filter, piece)?,
+            Command::Unknown(line) => filter.unknown(ctx, line),
+            Command::Abort => {
+                filter.abort(ctx);
                 return Ok(None);
             }
-            Ok(Command::Quit) => return Err(End::Quit),
-            Ok(Command::QuitNewConnection) => {
+            Command::Quit => return Err(End::Quit),
+            Command::QuitNewConnection => {
                 self.close(filter)?;
                 self.ctx.forget_macros();
                 return Ok(None);
@@ -403,15 +397,15 @@ impl Session {
         self.reply(filter, kind, verdict, true)
     }
 
-    /// A command turns out to be none. The filter has not heard of it, so it need not hear of its end: not of that of
-    /// a message whose predecessor was aborted just now, nor of that of a session that has been closed.
+    /// The first command after close: from now on the filter is owed close again. But not if the command is none.
     #[cold]
-    fn taken_back(&mut self, way: Way, was_open: bool, error: Malformed) -> End {
-        if way == Way::Aborted || !was_open {
-            self.enter(Stage::Helo);
+    fn reopen<F: Filter>(&mut self, filter: &F, kind: Kind, payload: &mut [u8]) -> Result<(), End> {
+        if filter.has(kind) {
+            Command::decode(kind, payload).map_err(malformed)?;
         }
-        self.open = was_open;
-        malformed(error)
+        // Macros alone do not count.
+        self.open = kind != Kind::Macro;
+        Ok(())
     }
 
     #[cold]
@@ -420,77 +414,87 @@ impl Session {
         log::debug(filter.name(), format_args!("{command} with {data} at stage {:?}", self.stage));
     }
 
-    /// Makes the move to `target` legal (contract 1.6), if that is possible.
-    #[inline]
-    fn advance<F: Filter>(&mut self, filter: &F, target: Stage) -> Result<Way, End> {
-        if self.stage.is_followed_by(target) { Ok(Way::Free) } else { self.make_legal(filter, target) }
-    }
-
-    /// [`Self::advance`] when the steps that are switched off count, or the message has to end.
+    /// Makes the move to `target` legal (contract 1.6) when the steps that are switched off count, or the message has
+    /// to end; `false` if the command is to be dropped.
     #[cold]
-    fn make_legal<F: Filter>(&mut self, filter: &F, target: Stage) -> Result<Way, End> {
+    fn advance<F: Filter>(
+        &mut self,
+        filter: &F,
+        target: Stage,
+        kind: Kind,
+        payload: &mut [u8],
+    ) -> Result<bool, End> {
         let off = self.off(filter);
         if self.stage.leads_to(target, off) {
-            return Ok(Way::Free);
+            return Ok(true);
         }
         // A command out of order ends the message, and is then taken as if after HELO.
         let aborts = self.stage.in_message();
         self.abort(filter)?;
         self.enter(Stage::Helo);
-        Ok(match self.stage.leads_to(target, off) {
-            true if aborts => Way::Aborted,
-            true => Way::Free,
-            false => Way::Closed,
-        })
+        let may_follow = self.stage.leads_to(target, off);
+        if may_follow && aborts && filter.has(kind) {
+            // If it is none, the message that it would begin need not be aborted as well.
+            Command::decode(kind, payload).map_err(malformed)?;
+        }
+        Ok(may_follow)
     }
 
-    /// Moves on. The message can be changed as long as its end is the last stage that was entered: macro
-    /// frames enter none, and neither does a frame that turns out to be no command.
-    #[inline]
+    /// Moves to a stage without a command for it.
     fn enter(&mut self, stage: Stage) {
-        if stage == Stage::EndOfMessage {
-            self.ctx.allow_changes(self.arrival.unwrap_or_else(Instant::now));
-        } else if self.stage == Stage::EndOfMessage {
+        if self.stage == Stage::EndOfMessage {
             self.ctx.refuse_changes();
         }
         self.stage = stage;
+    }
+
+    /// Does what a command does before the filter hears of it: forgets macros, and ends the time for changes to the
+    /// message if it may follow the end of one. (Macro frames do not, and neither does a frame that turns out to be
+    /// no command.)
+    #[inline]
+    fn prepare(&mut self, kind: Kind) {
+        match kind {
+            Kind::Negotiate => self.ctx.forget_macros(),
+            Kind::Connect => self.ctx.forget_macros_above(MacroStage::Connect),
+            Kind::Helo => self.ctx.forget_macros_above(MacroStage::Helo),
+            Kind::Mail => {
+                self.ctx.refuse_changes();
+                self.ctx.forget_macros_above(MacroStage::Mail);
+            }
+            Kind::Rcpt => self.ctx.forget_macros_above(MacroStage::Rcpt),
+            Kind::EndOfMessage => self.ctx.allow_changes(!self.is_silent),
+            Kind::Unknown | Kind::Quit | Kind::QuitNewConnection => self.ctx.refuse_changes(),
+            _ => {}
+        }
     }
 
     fn off<F: Filter>(&self, filter: &F) -> Steps {
         self.agreement.map_or_else(|| filter.wants().off, |agreement| agreement.off())
     }
 
-    #[inline]
-    fn forget_macros(&self, kind: Kind) {
-        match kind {
-            Kind::Negotiate => self.ctx.forget_macros(),
-            Kind::Connect => self.ctx.forget_macros_above(MacroStage::Connect),
-            Kind::Helo => self.ctx.forget_macros_above(MacroStage::Helo),
-            Kind::Mail => self.ctx.forget_macros_above(MacroStage::Mail),
-            Kind::Rcpt => self.ctx.forget_macros_above(MacroStage::Rcpt),
-            _ => {}
-        }
-    }
-
+    #[inline(never)]
     fn negotiate<F: Filter>(&mut self, filter: &F, offer: &Offer) -> Result<(), End> {
-        let choice = self.call(|ctx| filter.negotiate(ctx, offer))?.map_err(End::Refused)?;
+        let choice = filter.negotiate(&self.ctx, offer).map_err(End::Refused)?;
         let agreement = agree(offer, &filter.wants(), choice).map_err(End::Refused)?;
         self.ctx.agreed(&agreement).map_err(|_| End::NegotiationTooLarge)?;
-        self.owes_replies = true;
+        self.send(None)?;
         self.agreement = Some(agreement);
         self.has_silences = agreement.has_silences();
         Ok(())
     }
 
     /// A last piece of the body and the end of the message, answered together.
-    fn end_of_message<F: Filter>(&mut self, filter: &F, piece: &mut [u8]) -> Result<Verdict, End> {
+    #[inline(never)]
+    fn end_of_message<F: Filter>(&self, filter: &F, piece: &mut [u8]) -> Result<Verdict, End> {
         if !piece.is_empty() && filter.has(Kind::Body) {
-            match self.call(|ctx| filter.body(ctx, piece))? {
-                Verdict::CONTINUE | Verdict::SKIP | Verdict::NOREPLY => {}
+            match filter.body(&self.ctx, piece) {
+                Verdict::CONTINUE | Verdict::SKIP | Verdict::NOREPLY => self.gate()?,
                 verdict => return Ok(verdict),
             }
         }
-        self.call(|ctx| filter.end_of_message(ctx))
+        let verdict = filter.end_of_message(&self.ctx);
+        self.ctx.gather_no_more();
+        Ok(verdict)
     }
 
     /// The reply to a command, as the verdict, the agreement and the stored reply say; moves on.
@@ -525,6 +529,7 @@ impl Session {
             }
             _ => false,
         };
+        self.is_silent = answers == Answers::Nobody && (self.is_silent || called);
         if message_is_over && self.stage == Stage::EndOfMessage {
             // Before the reply is in the outbox: no change may land behind it.
             self.ctx.refuse_changes();
@@ -550,7 +555,7 @@ impl Session {
         Ok(reply)
     }
 
-    fn reply_of_filter(&mut self, kind: Kind, verdict: Verdict) -> Result<Option<Reply>, End> {
+    fn reply_of_filter(&self, kind: Kind, verdict: Verdict) -> Result<Option<Reply>, End> {
         Ok(Some(match verdict {
             Verdict::CONTINUE => Reply::Continue,
             Verdict::REJECT if self.answer_stored(true)? => return Ok(None),
@@ -565,9 +570,11 @@ impl Session {
         }))
     }
 
-    fn answer_stored(&mut self, permanent: bool) -> Result<bool, End> {
+    fn answer_stored(&self, permanent: bool) -> Result<bool, End> {
         let answered = self.ctx.answer_stored(permanent).map_err(|_| End::ReplyTooLarge)?;
-        self.owes_replies |= answered;
+        if answered {
+            self.send(None)?;
+        }
         Ok(answered)
     }
 
@@ -576,47 +583,58 @@ impl Session {
         self.settle(filter, end);
         // Whatever happens, each of the filter's last callbacks is called, and none twice.
         while let Err(panic) = panics::catch(|| self.take_leave(filter)) {
-            self.settle(filter, &End::Panicked(panic));
+            self.settle(filter, &End::Panicked(Box::new(panic)));
         }
         self.ctx.end()
     }
 
-    /// Logs the end, if it is out of order, and sends what was answered.
+    /// Logs the end, if it is out of order, and sends what has gathered.
     fn settle<F: Filter>(&mut self, filter: &F, end: &End) {
-        // If it fails, nobody is there to read the line or to hear the replies.
-        let _ = panics::catch(|| {
-            if log::debug_wanted(1) {
-                log::debug(filter.name(), format_args!("session ends at stage {:?}: {end:?}", self.stage));
-            }
-            if let Some(complaint) = end.complaint() {
-                let message = format_args!("{complaint}");
-                log::error_at_most(COMPLAIN_EVERY, end.kind(), filter.name(), message);
-            }
-            self.send(None)
-        });
+        if !end.is_orderly() || log::debug_wanted(1) {
+            // If it fails, nobody is there to read the line.
+            let _ = panics::catch(|| self.log_end(filter, end));
+        }
+        self.ctx.gather_no_more();
+        // If it fails, nobody is there to hear it.
+        let _ = self.send(None);
     }
 
-    /// Calls abort and close, if the filter is owed them.
+    #[cold]
+    fn log_end<F: Filter>(&self, filter: &F, end: &End) {
+        if log::debug_wanted(1) {
+            log::debug(filter.name(), format_args!("session ends at stage {:?}: {end:?}", self.stage));
+        }
+        if !end.is_orderly() {
+            log::error_at_most(COMPLAIN_EVERY, end.kind(), filter.name(), format_args!("{end}"));
+        }
+    }
+
+    /// Calls abort and close, unless the filter has heard of nothing since close was called.
     fn take_leave<F: Filter>(&mut self, filter: &F) {
-        // An error is that the filter must not be called any more.
-        let _ = self.abort(filter);
         if self.open {
+            // An error is that the filter must not be called any more.
+            let _ = self.abort(filter);
             let _ = self.close(filter);
         }
     }
 
     /// Calls abort if a message is under way.
+    #[inline(never)]
     fn abort<F: Filter>(&mut self, filter: &F) -> Result<(), End> {
         if !self.stage.in_message() {
             return Ok(());
         }
         self.enter(Stage::Abort);
-        self.call(|ctx| filter.abort(ctx))
+        self.gate()?;
+        filter.abort(&self.ctx);
+        Ok(())
     }
 
+    #[inline(never)]
     fn close<F: Filter>(&mut self, filter: &F) -> Result<(), End> {
         self.open = false;
-        self.call(|ctx| filter.close(ctx))?;
+        self.gate()?;
+        filter.close(&self.ctx);
         if !self.ctx.private().is_null() {
             log::warning(filter.name(), format_args!("private data is not NULL at the end of the session"));
         }

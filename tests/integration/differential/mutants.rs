@@ -111,14 +111,14 @@ const MUTANTS: [Mutant; 21] = [
     Mutant {
         name: "abort for a malformed message behind an aborted one",
         file: "src/session/mod.rs",
-        good: "if way == Way::Aborted || !was_open {",
-        bad: "if !was_open {",
+        good: "if may_follow && aborts && filter.has(kind) {",
+        bad: "if false {",
     },
     Mutant {
         name: "close again for a malformed command behind QUIT_NC",
         file: "src/session/mod.rs",
-        good: "self.open = was_open;",
-        bad: "self.open |= was_open;",
+        good: "if filter.has(kind) {\n            Command::decode(kind, payload).map_err(malformed)?;",
+        bad: "if false {",
     },
     Mutant {
         name: "a negotiation answer of any size",

@@ -218,6 +218,32 @@ fn a_status_that_is_none_ends_the_session() {
     }
 }
 
+/// Three numbers and a list of one macro are 18 bytes.
+#[test]
+fn a_negotiation_answer_that_is_too_large_ends_the_session() {
+    on_both(|library| {
+        for (limit, fits) in [(18, true), (17, false), (12, false)] {
+            let limit = format!("maxdata={limit}");
+            let steps = ["register", &limit, "macros=i", "conn=unix:{dir}/s", "main"];
+            let filter = Filter::start(library, &steps);
+            filter.wait_for_socket();
+            let mut mta = Mta::connect(&filter);
+            mta.send(&optneg());
+            if fits {
+                assert_eq!(mta.answer(), 'O', "{library:?}");
+                continue;
+            }
+            assert!(mta.has_ended(), "{library:?}");
+            filter.wait_for("close 1");
+            assert_eq!(filter.count("setsymlist 0"), 1, "{library:?}");
+            if library == Library::Ours {
+                let line = "3 steered: negotiation: the answer is larger than smfi_setmaxdatasize allows, session ended";
+                assert_eq!(filter.log(), [line]);
+            }
+        }
+    });
+}
+
 /// Contract 3, entry 16.
 #[test]
 fn calls_for_a_session_that_has_ended_fail() {

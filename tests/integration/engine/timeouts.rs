@@ -35,7 +35,8 @@ fn signals_do_not_prolong_a_silence() {
         assert!(silent.has_ended() && half.has_ended());
         filter.wait_for_count("close", 2);
         assert_eq!(filter.count("abort"), 1);
-        assert_eq!(filter.log(), ["3 steered: timed out waiting for the MTA, session ended"; 2]);
+        // The second one is held back.
+        assert_eq!(filter.log(), ["3 steered: timed out waiting for the MTA, session ended"]);
     }
 }
 
