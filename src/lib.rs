@@ -20,7 +20,7 @@
 //! ```
 //!
 //! A callback comes back in through `ffi::{context, message}`, which borrow the session's `Context`: no `&mut` and no
-//! lock is held while C runs. `unsafe` lives in [`ffi`], [`sys`] and one call of syslog(3). "Contract" in comments is
+//! lock is held while C runs. `unsafe` lives in [`ffi`] and [`sys`]. "Contract" in comments is
 //! docs/contract, "the reference" is sendmail's library.
 
 mod count;

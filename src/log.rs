@@ -63,10 +63,7 @@ fn write(priority: libc::c_int, name: &CStr, message: Arguments<'_>) {
 }
 
 #[cfg(not(test))]
-fn deliver(priority: libc::c_int, name: &CStr, text: &CStr) {
-    // SAFETY: the format takes two strings, and both end with NUL and live through the call.
-    unsafe { libc::syslog(priority, c"%s: %s".as_ptr(), name.as_ptr(), text.as_ptr()) };
-}
+use crate::sys::syslog::write as deliver;
 
 /// The message, with control characters escaped: what it quotes comes from outside.
 fn printable(message: Arguments<'_>) -> String {

@@ -41,13 +41,13 @@ impl Address {
 
 /// Finds the end of an answer in whatever pieces it arrives.
 #[derive(Default)]
-struct Answers {
+struct ReplyPolicy {
     buffer: Vec<u8>,
     start: usize,
     end: usize,
 }
 
-impl Answers {
+impl ReplyPolicy {
     /// Reads once; whether that completes the answer. Modifications are passed over.
     fn read(&mut self, mut from: impl Read) -> io::Result<bool> {
         if self.buffer.is_empty() {
@@ -80,7 +80,7 @@ impl Answers {
 /// A connection that waits for each answer.
 pub struct Link {
     stream: File,
-    answers: Answers,
+    answers: ReplyPolicy,
     /// The most bytes in one write.
     write: usize,
 }
@@ -88,7 +88,7 @@ pub struct Link {
 impl Link {
     /// Connects, and speaks the opening of the script.
     pub fn open(address: &Address, script: &Script) -> io::Result<Self> {
-        let answers = Answers::default();
+        let answers = ReplyPolicy::default();
         let mut link = Self { stream: address.connect()?.into(), answers, write: script.write };
         link.play(&script.open)?;
         Ok(link)

@@ -8,7 +8,7 @@
 use super::change::Change;
 use super::envelope::{Envelope, Mailbox};
 use super::given;
-use super::habits::Like;
+use super::habits::Flavor;
 use super::message::{Body, Header, LineEnd, Message, with_line_end};
 use super::warning::{Warning, quoted};
 
@@ -44,7 +44,7 @@ const MAX_LINE: usize = 998;
 #[derive(Debug, Clone, Copy)]
 pub struct Manner {
     /// Whose habits.
-    pub like: Like,
+    pub like: Flavor,
     /// Whether the filter gives header values with their leading space.
     pub leading_space: bool,
 }
@@ -52,9 +52,9 @@ pub struct Manner {
 impl Mail {
     /// A message that the MTA has received. Its own `Received:` counts in any case; `received` is what shall be
     /// seen of it.
-    pub fn new(envelope: Envelope, message: &Message, received: Option<Header>, like: Like) -> Self {
+    pub fn new(envelope: Envelope, message: &Message, received: Option<Header>, like: Flavor) -> Self {
         let mut fields = vec![Field::Received(received)];
-        if like == Like::Sendmail {
+        if like == Flavor::Sendmail {
             fields.extend(std::iter::repeat_n(Field::Phantom, SENDMAIL_PHANTOMS));
         }
         fields.extend(message.headers.iter().cloned().map(Field::Message));
@@ -143,7 +143,7 @@ impl Mail {
 
     /// Where a field is inserted. Sendmail counts with a sign.
     fn place(&self, index: u32, manner: Manner, warnings: &mut Vec<Warning>) -> usize {
-        if manner.like == Like::Sendmail && index > i32::MAX.cast_unsigned() {
+        if manner.like == Flavor::Sendmail && index > i32::MAX.cast_unsigned() {
             warnings.push(Warning::new("D16", "to Sendmail the index is negative: it inserts at the top"));
             return 0;
         }
@@ -159,7 +159,7 @@ impl Mail {
         warnings: &mut Vec<Warning>,
     ) {
         let mut index = index;
-        if manner.like == Like::Sendmail && index > i32::MAX.cast_unsigned() + 1 {
+        if manner.like == Flavor::Sendmail && index > i32::MAX.cast_unsigned() + 1 {
             warnings.push(Warning::new("D16", "to Sendmail the index is negative: it takes the first field"));
             index = 1;
         }
@@ -181,7 +181,7 @@ impl Mail {
         manner: Manner,
         warnings: &mut Vec<Warning>,
     ) {
-        if manner.like == Like::Sendmail && address.is_empty() {
+        if manner.like == Flavor::Sendmail && address.is_empty() {
             warnings.push(Warning::new("D42", "Sendmail ignores an empty sender: the null sender is <>"));
             return;
         }
@@ -224,8 +224,8 @@ impl Mail {
             Field::Phantom => false,
         };
         let at = match manner.like {
-            Like::Postfix37 | Like::Postfix312 => None,
-            Like::Sendmail => self.fields.iter().position(same),
+            Flavor::Postfix37 | Flavor::Postfix312 => None,
+            Flavor::Sendmail => self.fields.iter().position(same),
         };
         self.fields.insert(at.unwrap_or(self.fields.len()), header);
     }
@@ -243,7 +243,7 @@ impl Mail {
     /// The name of a field with a new value: Sendmail keeps the old spelling.
     fn changed_name(&self, at: usize, given: &[u8], manner: Manner) -> Vec<u8> {
         match (&self.fields[at], manner.like) {
-            (Field::Message(header), Like::Sendmail) => header.name().to_vec(),
+            (Field::Message(header), Flavor::Sendmail) => header.name().to_vec(),
             _ => given.to_vec(),
         }
     }
@@ -276,7 +276,7 @@ mod tests {
 
     const FILE: &[u8] = b"Received: one\nX-A: a1\nSubject: s\nx-a: a2\n\nold body\n";
 
-    fn mail(like: Like) -> Mail {
+    fn mail(like: Flavor) -> Mail {
         let envelope = Envelope {
             sender: Mailbox::parse(b"<s@example.org> SIZE=5"),
             recipients: vec![Mailbox::parse(b"<r1@example.org>"), Mailbox::parse(b"<r2@example.org>")],
@@ -285,7 +285,7 @@ mod tests {
         Mail::new(envelope, &Message::parse(FILE), Some(Header::new(b"Received", b" own")), like)
     }
 
-    fn manner(like: Like) -> Manner {
+    fn manner(like: Flavor) -> Manner {
         Manner { like, leading_space: false }
     }
 
@@ -295,7 +295,7 @@ mod tests {
     }
 
     /// The header behind some changes: `h` adds, `i` inserts, `m` changes.
-    fn after(like: Like, changes: &[(char, u32, &str, &str)]) -> String {
+    fn after(like: Flavor, changes: &[(char, u32, &str, &str)]) -> String {
         let mut mail = mail(like);
         for &(kind, index, name, value) in changes {
             let (name, value) = (name.into(), value.into());
@@ -311,18 +311,18 @@ mod tests {
 
     #[test]
     fn inserting_counts_the_own_received_field() {
-        for like in [Like::Postfix37, Like::Sendmail] {
+        for like in [Flavor::Postfix37, Flavor::Sendmail] {
             let at = |index| after(like, &[('i', index, "I", "x")]);
             assert_eq!(at(0), "I: x|Received: own|Received: one|X-A: a1|Subject: s|x-a: a2");
             assert_eq!(at(1), "Received: own|I: x|Received: one|X-A: a1|Subject: s|x-a: a2");
             assert_eq!(at(2_147_483_647), "Received: own|Received: one|X-A: a1|Subject: s|x-a: a2|I: x");
         }
         let at = |like, index| after(like, &[('i', index, "I", "x")]);
-        assert_eq!(at(Like::Postfix37, 2), "Received: own|Received: one|I: x|X-A: a1|Subject: s|x-a: a2");
-        assert_eq!(at(Like::Sendmail, 8), "Received: own|I: x|Received: one|X-A: a1|Subject: s|x-a: a2");
-        assert_eq!(at(Like::Sendmail, 9), "Received: own|Received: one|I: x|X-A: a1|Subject: s|x-a: a2");
+        assert_eq!(at(Flavor::Postfix37, 2), "Received: own|Received: one|I: x|X-A: a1|Subject: s|x-a: a2");
+        assert_eq!(at(Flavor::Sendmail, 8), "Received: own|I: x|Received: one|X-A: a1|Subject: s|x-a: a2");
+        assert_eq!(at(Flavor::Sendmail, 9), "Received: own|Received: one|I: x|X-A: a1|Subject: s|x-a: a2");
         assert_eq!(
-            after(Like::Postfix37, &[('i', 0, "I0", "x"), ('i', 1, "I1", "x")]),
+            after(Flavor::Postfix37, &[('i', 0, "I0", "x"), ('i', 1, "I1", "x")]),
             "I0: x|I1: x|Received: own|Received: one|X-A: a1|Subject: s|x-a: a2",
             "what was inserted counts"
         );
@@ -330,7 +330,7 @@ mod tests {
 
     #[test]
     fn changing_counts_by_name_and_leaves_the_own_field_alone() {
-        for like in [Like::Postfix37, Like::Sendmail] {
+        for like in [Flavor::Postfix37, Flavor::Sendmail] {
             let change = |index, name, value| after(like, &[('m', index, name, value)]);
             assert_eq!(
                 change(1, "Received", "new"),
@@ -346,42 +346,42 @@ mod tests {
     #[test]
     fn a_changed_field_is_spelt_anew_or_not() {
         let change = |like| after(like, &[('m', 2, "X-A", "new")]);
-        assert_eq!(change(Like::Postfix37), "Received: own|Received: one|X-A: a1|Subject: s|X-A: new");
-        assert_eq!(change(Like::Sendmail), "Received: own|Received: one|X-A: a1|Subject: s|x-a: new");
+        assert_eq!(change(Flavor::Postfix37), "Received: own|Received: one|X-A: a1|Subject: s|X-A: new");
+        assert_eq!(change(Flavor::Sendmail), "Received: own|Received: one|X-A: a1|Subject: s|x-a: new");
     }
 
     #[test]
     fn adding_a_field_that_is_there_already() {
         let add = |like| after(like, &[('h', 0, "X-a", "new")]);
-        assert_eq!(add(Like::Postfix37), "Received: own|Received: one|X-A: a1|Subject: s|x-a: a2|X-a: new");
-        assert_eq!(add(Like::Sendmail), "Received: own|Received: one|X-a: new|X-A: a1|Subject: s|x-a: a2");
+        assert_eq!(add(Flavor::Postfix37), "Received: own|Received: one|X-A: a1|Subject: s|x-a: a2|X-a: new");
+        assert_eq!(add(Flavor::Sendmail), "Received: own|Received: one|X-a: new|X-A: a1|Subject: s|x-a: a2");
         assert_eq!(
-            after(Like::Sendmail, &[('h', 0, "Received", "new"), ('m', 1, "Received", "newer")]),
+            after(Flavor::Sendmail, &[('h', 0, "Received", "new"), ('m', 1, "Received", "newer")]),
             "Received: newer|Received: own|Received: one|X-A: a1|Subject: s|x-a: a2"
         );
         assert_eq!(
-            after(Like::Sendmail, &[('m', 9, "X-A", "new")]),
-            add(Like::Sendmail).replace("X-a", "X-A")
+            after(Flavor::Sendmail, &[('m', 9, "X-A", "new")]),
+            add(Flavor::Sendmail).replace("X-a", "X-A")
         );
     }
 
     #[test]
     fn the_space_behind_the_colon_is_the_filters_if_it_asked_for_it() {
-        let mut mail = mail(Like::Postfix37);
-        let exact = Manner { like: Like::Postfix37, leading_space: true };
+        let mut mail = mail(Flavor::Postfix37);
+        let exact = Manner { like: Flavor::Postfix37, leading_space: true };
         for value in [&b"none"[..], b" one", b"a\n\tb"] {
             mail.apply(&Change::AddHeader { name: b"N".to_vec(), value: value.to_vec() }, exact);
         }
         assert!(header(&mail).ends_with("|N:none|N: one|N:a|\tb"));
         mail.apply(
             &Change::AddHeader { name: b"N".to_vec(), value: b" two".to_vec() },
-            manner(Like::Postfix37),
+            manner(Flavor::Postfix37),
         );
         assert!(header(&mail).ends_with("|N:  two"));
     }
 
     /// The header behind one added field, and the statements of the warnings.
-    fn added(like: Like, name: &str, value: &str) -> (String, Vec<&'static str>) {
+    fn added(like: Flavor, name: &str, value: &str) -> (String, Vec<&'static str>) {
         let mut mail = mail(like);
         let change = Change::AddHeader { name: name.into(), value: value.into() };
         let warned = mail.apply(&change, manner(like)).iter().map(|warning| warning.statement).collect();
@@ -400,12 +400,12 @@ mod tests {
             ("a\r\nb", "|N: a\r|\tb", "|N: a\r| b", &["D38", "D39"]),
         ] {
             assert_eq!(
-                added(Like::Postfix37, "N", value),
+                added(Flavor::Postfix37, "N", value),
                 (postfix.to_owned(), warned.to_vec()),
                 "{value:?}"
             );
             assert_eq!(
-                added(Like::Sendmail, "N", value),
+                added(Flavor::Sendmail, "N", value),
                 (sendmail.to_owned(), warned.to_vec()),
                 "{value:?}"
             );
@@ -414,40 +414,40 @@ mod tests {
 
     #[test]
     fn names_that_are_none() {
-        assert_eq!(added(Like::Postfix37, "", "v"), ("|: v".to_owned(), vec!["D18"]));
-        assert_eq!(added(Like::Sendmail, "", "v"), (String::new(), vec!["D18"]));
-        assert_eq!(added(Like::Postfix37, "N: M", "v"), ("|N: M: v".to_owned(), vec!["D48"]));
-        assert_eq!(added(Like::Postfix37, "N\nM", "v"), ("|N|\tM: v".to_owned(), vec!["D48", "D39"]));
-        assert_eq!(added(Like::Postfix37, "N", &"x".repeat(996)).1, ["D37"]);
-        assert_eq!(added(Like::Postfix37, "N", &"x".repeat(995)).1, [""; 0]);
+        assert_eq!(added(Flavor::Postfix37, "", "v"), ("|: v".to_owned(), vec!["D18"]));
+        assert_eq!(added(Flavor::Sendmail, "", "v"), (String::new(), vec!["D18"]));
+        assert_eq!(added(Flavor::Postfix37, "N: M", "v"), ("|N: M: v".to_owned(), vec!["D48"]));
+        assert_eq!(added(Flavor::Postfix37, "N\nM", "v"), ("|N|\tM: v".to_owned(), vec!["D48", "D39"]));
+        assert_eq!(added(Flavor::Postfix37, "N", &"x".repeat(996)).1, ["D37"]);
+        assert_eq!(added(Flavor::Postfix37, "N", &"x".repeat(995)).1, [""; 0]);
     }
 
     #[test]
     fn sendmail_counts_with_a_sign() {
         let at = |like, kind, index| after(like, &[(kind, index, "X-A", "x")]);
-        assert!(at(Like::Sendmail, 'i', 1 << 31).starts_with("X-A: x|Received: own"));
-        assert!(at(Like::Postfix37, 'i', 1 << 31).ends_with("|X-A: x"));
-        assert!(at(Like::Sendmail, 'm', u32::MAX).contains("|X-A: x|Subject: s|x-a: a2"));
-        assert!(at(Like::Postfix37, 'm', u32::MAX).ends_with("|X-A: x"));
+        assert!(at(Flavor::Sendmail, 'i', 1 << 31).starts_with("X-A: x|Received: own"));
+        assert!(at(Flavor::Postfix37, 'i', 1 << 31).ends_with("|X-A: x"));
+        assert!(at(Flavor::Sendmail, 'm', u32::MAX).contains("|X-A: x|Subject: s|x-a: a2"));
+        assert!(at(Flavor::Postfix37, 'm', u32::MAX).ends_with("|X-A: x"));
     }
 
     #[test]
     fn a_crlf_message_gets_crlf_fields() {
         let message = Message::parse(b"A: b\r\n\r\nbody\r\n");
-        let mut mail = Mail::new(mail(Like::Postfix37).envelope, &message, None, Like::Postfix37);
+        let mut mail = Mail::new(mail(Flavor::Postfix37).envelope, &message, None, Flavor::Postfix37);
         mail.apply(
             &Change::AddHeader { name: b"N".to_vec(), value: b"a\n b".to_vec() },
-            manner(Like::Postfix37),
+            manner(Flavor::Postfix37),
         );
         assert_eq!(mail.message().to_bytes(), b"A: b\r\nN: a\r\n b\r\n\r\nbody\r\n");
     }
 
     #[test]
     fn a_new_body_has_the_line_ends_of_the_file() {
-        let mut mail = mail(Like::Postfix37);
-        mail.apply(&Change::ReplaceBody { body: b"new\r\nbody\r\n".to_vec() }, manner(Like::Postfix37));
+        let mut mail = mail(Flavor::Postfix37);
+        mail.apply(&Change::ReplaceBody { body: b"new\r\nbody\r\n".to_vec() }, manner(Flavor::Postfix37));
         assert!(mail.message().to_bytes().ends_with(b"\n\nnew\nbody\n"));
-        mail.apply(&Change::ReplaceBody { body: Vec::new() }, manner(Like::Postfix37));
+        mail.apply(&Change::ReplaceBody { body: Vec::new() }, manner(Flavor::Postfix37));
         assert_eq!(mail.message().body, b"");
     }
 
@@ -461,28 +461,30 @@ mod tests {
         };
         let bytes = |text: &str| text.as_bytes().to_vec();
         let sender = |address, arguments| Change::ChangeSender { address: bytes(address), arguments };
-        assert!(change(Like::Postfix37, sender("<n@e>", None)).starts_with("<n@e> SIZE=5 to"));
+        assert!(change(Flavor::Postfix37, sender("<n@e>", None)).starts_with("<n@e> SIZE=5 to"));
         let arguments = || Some(bytes("BODY=7BIT RET=HDRS"));
-        assert!(change(Like::Postfix37, sender("n@e", arguments())).starts_with("<n@e> SIZE=5 RET=HDRS to"));
         assert!(
-            change(Like::Sendmail, sender("n@e", arguments())).starts_with("<n@e> BODY=7BIT RET=HDRS to")
+            change(Flavor::Postfix37, sender("n@e", arguments())).starts_with("<n@e> SIZE=5 RET=HDRS to")
+        );
+        assert!(
+            change(Flavor::Sendmail, sender("n@e", arguments())).starts_with("<n@e> BODY=7BIT RET=HDRS to")
         );
         let delete = |address| Change::DeleteRecipient { address: bytes(address) };
-        assert!(change(Like::Postfix37, delete("r1@example.org")).ends_with("to <r2@example.org>"));
-        assert!(change(Like::Sendmail, delete("<R1@example.org>")).contains("<r1@example.org>"));
+        assert!(change(Flavor::Postfix37, delete("r1@example.org")).ends_with("to <r2@example.org>"));
+        assert!(change(Flavor::Sendmail, delete("<R1@example.org>")).contains("<r1@example.org>"));
         let add = |address, arguments| Change::AddRecipient { address: bytes(address), arguments };
         assert!(
-            change(Like::Postfix37, add("<n@e>", Some(bytes("NOTIFY=NEVER"))))
+            change(Flavor::Postfix37, add("<n@e>", Some(bytes("NOTIFY=NEVER"))))
                 .ends_with("<n@e> NOTIFY=NEVER")
         );
-        assert!(change(Like::Postfix37, add("<r1@example.org>", None)).ends_with(", <r1@example.org>"));
-        assert!(change(Like::Sendmail, add("<r1@example.org>", None)).ends_with(", <r2@example.org>"));
+        assert!(change(Flavor::Postfix37, add("<r1@example.org>", None)).ends_with(", <r1@example.org>"));
+        assert!(change(Flavor::Sendmail, add("<r1@example.org>", None)).ends_with(", <r2@example.org>"));
     }
 
     #[test]
     fn a_quarantined_message_says_why() {
-        let mut mail = mail(Like::Postfix37);
-        mail.apply(&Change::Quarantine { reason: b"odd".to_vec() }, manner(Like::Postfix37));
+        let mut mail = mail(Flavor::Postfix37);
+        mail.apply(&Change::Quarantine { reason: b"odd".to_vec() }, manner(Flavor::Postfix37));
         assert_eq!(mail.envelope.quarantine.as_deref(), Some(&b"odd"[..]));
     }
 }

@@ -135,7 +135,15 @@ impl fmt::Display for Fault {
     }
 }
 
-impl std::error::Error for Error {}
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Connect { source, .. } | Self::Io { source, .. } => Some(source),
+            Self::Protocol { fault: Fault::Frame(error), .. } => Some(error),
+            Self::Timeout { .. } | Self::Protocol { .. } => None,
+        }
+    }
+}
 
 /// The names of flags; those that have none are one number at the end.
 pub fn flag_list<F: bitflags::Flags<Bits = u32>>(flags: &F) -> Vec<String> {

@@ -2,21 +2,21 @@
 //! odd ones; what a real server does with its own domain and its rewriting rules is left out.
 
 use super::envelope::words;
-use super::habits::Like;
+use super::habits::Flavor;
 use super::play::HOST_NAME;
 use super::warning::{Warning, quoted};
 
 /// The addresses in a text, external form without angle brackets: to Postfix the first one at most, to Sendmail all of a
 /// list. An empty one is the null address.
-pub(super) fn addresses(text: &[u8], like: Like, warnings: &mut Vec<Warning>) -> Vec<Vec<u8>> {
+pub(super) fn addresses(text: &[u8], like: Flavor, warnings: &mut Vec<Warning>) -> Vec<Vec<u8>> {
     let parts = split_list(text);
     let several = parts.len() > 1;
-    if like == Like::Sendmail {
+    if like == Flavor::Sendmail {
         if several {
             let text = format!("Sendmail takes {} for several addresses", quoted(text));
             warnings.push(Warning::new("D42", text));
         }
-        return parts.iter().map(|part| read_address(part, Like::Sendmail).0).collect();
+        return parts.iter().map(|part| read_address(part, Flavor::Sendmail).0).collect();
     }
     let Some(first) = parts.first() else { return Vec::new() };
     let (address, more) = read_address(first, like);
@@ -30,7 +30,7 @@ pub(super) fn addresses(text: &[u8], like: Like, warnings: &mut Vec<Warning>) ->
 /// ESMTP arguments of a recipient; `None` if the MTA does not take the recipient because of them.
 pub(super) fn recipient_arguments(
     text: &[u8],
-    like: Like,
+    like: Flavor,
     warnings: &mut Vec<Warning>,
 ) -> Option<Vec<Vec<u8>>> {
     let mut kept: Vec<Vec<u8>> = Vec::new();
@@ -46,8 +46,8 @@ pub(super) fn recipient_arguments(
         let key = split_key(argument).map(|(key, _)| key.to_ascii_uppercase()).unwrap_or_default();
         match (valid, known(&kept, &key), like) {
             (true, None, _) => kept.push(spelt(&key, argument)),
-            (true, Some(at), Like::Sendmail) => kept[at] = spelt(&key, argument),
-            (_, _, Like::Sendmail) => {
+            (true, Some(at), Flavor::Sendmail) => kept[at] = spelt(&key, argument),
+            (_, _, Flavor::Sendmail) => {
                 let text = format!(
                     "Sendmail does not add a recipient with the argument {}, and its session with the client comes out of step",
                     quoted(argument)
@@ -65,7 +65,7 @@ pub(super) fn recipient_arguments(
 pub(super) fn sender_arguments(
     old: &[Vec<u8>],
     text: &[u8],
-    like: Like,
+    like: Flavor,
     warnings: &mut Vec<Warning>,
 ) -> Vec<Vec<u8>> {
     let mut kept = if like.is_postfix() { old.to_vec() } else { Vec::new() };
@@ -75,13 +75,13 @@ pub(super) fn sender_arguments(
         let valid = match (&key[..], like) {
             (b"RET", _) => [&b"HDRS"[..], b"FULL"].iter().any(|known| value.eq_ignore_ascii_case(known)),
             (b"ENVID", _) => !value.is_empty(),
-            (b"BODY" | b"SIZE" | b"AUTH", Like::Sendmail) => !value.is_empty(),
+            (b"BODY" | b"SIZE" | b"AUTH", Flavor::Sendmail) => !value.is_empty(),
             _ => false,
         };
         if valid {
             kept.retain(|argument| !is_keyed(argument, &key));
             kept.push(spelt(&key, argument));
-        } else if like == Like::Sendmail {
+        } else if like == Flavor::Sendmail {
             let text = format!("Sendmail does not take {} and what follows it", quoted(argument));
             warnings.push(Warning::new("D41", text));
             break;
@@ -97,7 +97,7 @@ fn dropped(argument: &[u8]) -> Warning {
 }
 
 /// Postfix parts arguments at spaces alone.
-fn split_arguments(text: &[u8], like: Like) -> Vec<&[u8]> {
+fn split_arguments(text: &[u8], like: Flavor) -> Vec<&[u8]> {
     let blank = move |b: &u8| if like.is_postfix() { *b == b' ' } else { b.is_ascii_whitespace() };
     text.split(blank).filter(|argument| !argument.is_empty()).collect()
 }
@@ -162,7 +162,7 @@ fn split_list(text: &[u8]) -> Vec<Vec<u8>> {
 }
 
 /// The address in one part of a list, and whether more stands behind it.
-fn read_address(part: &[u8], like: Like) -> (Vec<u8>, bool) {
+fn read_address(part: &[u8], like: Flavor) -> (Vec<u8>, bool) {
     let part = part.trim_ascii();
     let outside_quotes = |text: &[u8], wanted: u8| {
         let mut quoted = false;
@@ -176,10 +176,10 @@ fn read_address(part: &[u8], like: Like) -> (Vec<u8>, bool) {
     let (spec, more) = match (open, close) {
         (Some(open), Some(close)) => (&part[open + 1..close], !part[close + 1..].trim_ascii().is_empty()),
         // Sendmail supplies the bracket that is missing.
-        (Some(open), None) if like == Like::Sendmail => (&part[open + 1..], false),
+        (Some(open), None) if like == Flavor::Sendmail => (&part[open + 1..], false),
         _ => (part.strip_suffix(b">").unwrap_or(part), false),
     };
-    if like == Like::Sendmail {
+    if like == Flavor::Sendmail {
         return (without_needless_blanks(spec), false);
     }
     let (address, rest) = first_word(spec);
@@ -274,7 +274,7 @@ mod tests {
     use super::*;
 
     /// The addresses, parted by `|`, and how many warnings there were.
-    fn read(text: &str, like: Like) -> (String, usize) {
+    fn read(text: &str, like: Flavor) -> (String, usize) {
         let mut warnings = Vec::new();
         let addresses = addresses(text.as_bytes(), like, &mut warnings);
         let text: Vec<_> = addresses.iter().map(|address| String::from_utf8_lossy(address)).collect();
@@ -314,7 +314,7 @@ mod tests {
             ("<@route:n@e.net>", "n@e.net", 0),
             ("<n@e.net>,", "n@e.net", 0),
         ] {
-            assert_eq!(read(text, Like::Postfix37), (address.to_owned(), warnings), "{text:?}");
+            assert_eq!(read(text, Flavor::Postfix37), (address.to_owned(), warnings), "{text:?}");
         }
     }
 
@@ -329,7 +329,7 @@ mod tests {
             ("<n @ e.net>", "n@e.net", 0),
             ("n", "n", 0),
         ] {
-            assert_eq!(read(text, Like::Sendmail), (address.to_owned(), warnings), "{text:?}");
+            assert_eq!(read(text, Flavor::Sendmail), (address.to_owned(), warnings), "{text:?}");
         }
     }
 
@@ -356,8 +356,8 @@ mod tests {
             ("NOTIFY=NEVER NOTIFY=SUCCESS", "NOTIFY=NEVER", 1, Some("NOTIFY=SUCCESS")),
             ("NOTIFY=NEVER\tORCPT=rfc822;x", "", 1, Some("NOTIFY=NEVER ORCPT=rfc822;x")),
         ] {
-            assert_eq!(read(text, Like::Postfix37), (Some(postfix.to_owned()), dropped), "{text:?}");
-            assert_eq!(read(text, Like::Sendmail).0.as_deref(), sendmail, "{text:?}");
+            assert_eq!(read(text, Flavor::Postfix37), (Some(postfix.to_owned()), dropped), "{text:?}");
+            assert_eq!(read(text, Flavor::Sendmail).0.as_deref(), sendmail, "{text:?}");
         }
     }
 
@@ -373,8 +373,8 @@ mod tests {
             ("BODY=7BIT", "SIZE=5 RET=FULL", 1, "BODY=7BIT"),
             ("RET=HDRS FOO=1 ENVID=x", "SIZE=5 RET=HDRS ENVID=x", 1, "RET=HDRS"),
         ] {
-            assert_eq!(read(text, Like::Postfix37), (Some(postfix.to_owned()), dropped), "{text:?}");
-            assert_eq!(read(text, Like::Sendmail).0.as_deref(), Some(sendmail), "{text:?}");
+            assert_eq!(read(text, Flavor::Postfix37), (Some(postfix.to_owned()), dropped), "{text:?}");
+            assert_eq!(read(text, Flavor::Sendmail).0.as_deref(), Some(sendmail), "{text:?}");
         }
     }
 }

@@ -12,7 +12,7 @@ use crate::protocol::{Actions, Kind, MacroStage, Offer, Steps};
 
 /// Whose habits are followed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Like {
+pub enum Flavor {
     /// Postfix 3.7.
     #[default]
     Postfix37,
@@ -22,7 +22,7 @@ pub enum Like {
     Sendmail,
 }
 
-impl FromStr for Like {
+impl FromStr for Flavor {
     type Err = &'static str;
 
     fn from_str(name: &str) -> Result<Self, Self::Err> {
@@ -35,7 +35,7 @@ impl FromStr for Like {
     }
 }
 
-impl Like {
+impl Flavor {
     /// Whether it is a Postfix, of either version.
     pub fn is_postfix(self) -> bool {
         self != Self::Sendmail

@@ -2,7 +2,7 @@
 //! again. Everything here was watched: see docs/protocol.md, D25 to D36, A11, D44 and D45.
 
 use super::disposition::{DefaultAction, Disposition};
-use super::habits::{Like, Skip};
+use super::habits::{Flavor, Skip};
 use super::play::HOST_NAME;
 use super::session::Verdict;
 use super::smtp_text;
@@ -12,7 +12,7 @@ use crate::protocol::Kind;
 /// An MTA, as far as it judges answers.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Judge {
-    pub like: Like,
+    pub like: Flavor,
     /// What it does without a filter's answer.
     pub default_action: DefaultAction,
 }
@@ -68,8 +68,12 @@ impl Judge {
                 Judgement::decided(Disposition::Accepted)
             }
             Verdict::Continue | Verdict::Skip => Judgement::default(),
-            Verdict::Accept if kind == Kind::Unknown && self.like == Like::Postfix37 => Judgement::default()
-                .warn("C31", "\"accept\" for an unknown command: the process of Postfix 3.7 that serves the client dies"),
+            Verdict::Accept if kind == Kind::Unknown && self.like == Flavor::Postfix37 => Judgement::default(
+            )
+            .warn(
+                "C31",
+                "\"accept\" for an unknown command: the process of Postfix 3.7 that serves the client dies",
+            ),
             Verdict::Accept => Judgement::decided(Disposition::Accepted),
             Verdict::Discard => self.discard(kind),
             Verdict::Reject => Judgement::decided(Disposition::Rejected(self.rejection(kind, address))),
@@ -117,13 +121,13 @@ impl Judge {
             (DefaultAction::TempFail, _) => {
                 Judgement::decided(Disposition::TempFailed(self.tempfailure().to_vec()))
             }
-            (DefaultAction::Reject, Like::Sendmail) => {
+            (DefaultAction::Reject, Flavor::Sendmail) => {
                 Judgement::decided(Disposition::Rejected(self.rejection(kind, address)))
             }
             (DefaultAction::Reject, _) => {
                 Judgement::decided(Disposition::Rejected(b"550 5.5.0 Service unavailable".to_vec()))
             }
-            (DefaultAction::Shutdown, Like::Sendmail) => {
+            (DefaultAction::Shutdown, Flavor::Sendmail) => {
                 let reply = match kind {
                     Kind::Mail | Kind::Rcpt => "421 4.3.0 closing connection".to_owned(),
                     _ => format!("421 4.7.0 {HOST_NAME} closing connection"),
@@ -144,8 +148,8 @@ impl Judge {
         let hangs_up = reply.starts_with(b"421");
         match kind {
             Kind::Connect => match (self.like, hangs_up, decision) {
-                (Like::Sendmail, true, _) => Some(reply.to_vec()),
-                (Like::Sendmail, false, Disposition::Rejected(_)) => {
+                (Flavor::Sendmail, true, _) => Some(reply.to_vec()),
+                (Flavor::Sendmail, false, Disposition::Rejected(_)) => {
                     Some(format!("554 {HOST_NAME} ESMTP not accepting messages").into_bytes())
                 }
                 (_, true, _) => {
@@ -164,21 +168,21 @@ impl Judge {
     /// The MTA's own words for "rejected".
     fn rejection(self, kind: Kind, address: &[u8]) -> Vec<u8> {
         match (self.like, kind) {
-            (Like::Postfix37 | Like::Postfix312, _) => b"550 5.7.1 Command rejected".to_vec(),
-            (Like::Sendmail, Kind::Connect | Kind::Helo) => b"550 5.0.0 Command rejected".to_vec(),
-            (Like::Sendmail, Kind::Mail | Kind::Rcpt) => {
+            (Flavor::Postfix37 | Flavor::Postfix312, _) => b"550 5.7.1 Command rejected".to_vec(),
+            (Flavor::Sendmail, Kind::Connect | Kind::Helo) => b"550 5.0.0 Command rejected".to_vec(),
+            (Flavor::Sendmail, Kind::Mail | Kind::Rcpt) => {
                 [b"550 5.7.1 ", address, b"... Command rejected"].concat()
             }
-            (Like::Sendmail, Kind::Data | Kind::Unknown) => b"550 5.7.1 Command rejected".to_vec(),
-            (Like::Sendmail, _) => b"554 5.7.1 Command rejected".to_vec(),
+            (Flavor::Sendmail, Kind::Data | Kind::Unknown) => b"550 5.7.1 Command rejected".to_vec(),
+            (Flavor::Sendmail, _) => b"554 5.7.1 Command rejected".to_vec(),
         }
     }
 
     /// The MTA's own words for "not now".
     fn tempfailure(self) -> &'static [u8] {
         match self.like {
-            Like::Postfix37 | Like::Postfix312 => b"451 4.7.1 Service unavailable - try again later",
-            Like::Sendmail => b"451 4.3.2 Please try again later",
+            Flavor::Postfix37 | Flavor::Postfix312 => b"451 4.7.1 Service unavailable - try again later",
+            Flavor::Sendmail => b"451 4.3.2 Please try again later",
         }
     }
 
@@ -186,7 +190,7 @@ impl Judge {
     /// does not listen at HELO.
     fn discard(self, kind: Kind) -> Judgement {
         match (kind, self.like) {
-            (Kind::Connect, Like::Sendmail) => Judgement::decided(Disposition::Accepted)
+            (Kind::Connect, Flavor::Sendmail) => Judgement::decided(Disposition::Accepted)
                 .warn("D9", "Sendmail takes \"discard\" at CONNECT for \"accept\": the mail passes"),
             (Kind::Connect | Kind::Helo, like) => Judgement::default()
                 .warn("D9", format!("{} ignores \"discard\" before there is a message", like.name())),
@@ -197,7 +201,7 @@ impl Judge {
     /// SHUTDOWN: only Postfix knows it.
     fn shut_down(self, kind: Kind) -> Judgement {
         let reply = b"421 4.7.0 Server closing connection".to_vec();
-        if !is_smtp_event(kind) && self.like == Like::Postfix37 {
+        if !is_smtp_event(kind) && self.like == Flavor::Postfix37 {
             return Judgement::decided(Disposition::Discarded).warn(
                 "D44",
                 "SHUTDOWN in a message: Postfix 3.7 tells its client 250 and throws the message away",
@@ -210,8 +214,8 @@ impl Judge {
     /// A reply of the filter's own.
     fn custom(self, kind: Kind, address: &[u8], text: &[u8]) -> Judgement {
         let mut judgement = match self.like {
-            Like::Postfix37 | Like::Postfix312 => self.custom_to_postfix(kind, address, text),
-            Like::Sendmail => self.custom_to_sendmail(kind, address, text),
+            Flavor::Postfix37 | Flavor::Postfix312 => self.custom_to_postfix(kind, address, text),
+            Flavor::Sendmail => self.custom_to_sendmail(kind, address, text),
         };
         let reply = judgement.decision.as_ref().and_then(Disposition::reply);
         if let Some(reply) = reply.filter(|_| judgement.standing == Standing::Asked && kind != Kind::Connect)

@@ -42,7 +42,7 @@ pub use change::Change;
 pub use disposition::{DefaultAction, Disposition};
 pub use envelope::{Envelope, Mailbox};
 pub use error::{Error, Fault, flag_list, flag_names};
-pub use habits::{Like, NEWEST_VERSION, OLDEST_VERSION, offer};
+pub use habits::{Flavor, NEWEST_VERSION, OLDEST_VERSION, offer};
 pub use link::{Limits, Link};
 pub use macros::{Definitions, MacroLists, MacroSetting, MacroValues};
 pub use message::{Body, BodyPieces, Header, LineEnd, Message};

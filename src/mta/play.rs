@@ -8,7 +8,7 @@ use super::change::Change;
 use super::disposition::Disposition;
 use super::envelope::{Envelope, Mailbox};
 use super::error::Error;
-use super::habits::{Like, Skip};
+use super::habits::{Flavor, Skip};
 use super::judge::is_smtp_event;
 use super::macros::MacroValues;
 use super::message::{Header, Message};
@@ -160,7 +160,7 @@ struct Decided {
 /// An MTA with one connection to one filter.
 pub struct Player<'a> {
     session: Session,
-    like: Like,
+    like: Flavor,
     client: &'a Client,
     values: MacroValues,
     observer: &'a mut dyn Observer,
@@ -182,7 +182,7 @@ impl<'a> Player<'a> {
     /// Starts behind the negotiation. `observer` is told of every exchange.
     pub fn new(
         session: Session,
-        like: Like,
+        like: Flavor,
         client: &'a Client,
         values: MacroValues,
         observer: &'a mut dyn Observer,
@@ -475,12 +475,13 @@ impl<'a> Player<'a> {
         values.set("daemon_addr", HOST_ADDRESS);
         values.set("daemon_port", "25");
         let connections = match self.like {
-            Like::Postfix37 | Like::Postfix312 => {
+            Flavor::Postfix37 | Flavor::Postfix312 => {
                 values.set("daemon_name", HOST_NAME);
-                values.set("v", if self.like == Like::Postfix37 { "Postfix 3.7.11" } else { "Postfix 3.12" });
+                values
+                    .set("v", if self.like == Flavor::Postfix37 { "Postfix 3.7.11" } else { "Postfix 3.12" });
                 "0"
             }
-            Like::Sendmail => {
+            Flavor::Sendmail => {
                 values.set("daemon_name", "MTA");
                 values.set("v", "8.17.1.9");
                 values.set("if_name", HOST_NAME);
@@ -510,7 +511,7 @@ impl<'a> Player<'a> {
             self.values.set("mail_host", sender.domain());
             self.values.set("mail_mailer", self.mailer());
         }
-        if self.like == Like::Sendmail {
+        if self.like == Flavor::Sendmail {
             self.values.set("i", queue_id);
             self.values.set("nrcpts", "0");
         }
@@ -544,7 +545,7 @@ impl<'a> Player<'a> {
         if self.local {
             self.forget(&["rcpt_host", "rcpt_mailer"]);
         }
-        if self.like == Like::Sendmail {
+        if self.like == Flavor::Sendmail {
             self.values.set("nrcpts", (accepted_before + 1).to_string());
         }
     }
@@ -552,7 +553,7 @@ impl<'a> Player<'a> {
     /// With DATA, Postfix describes the first recipient once more, Sendmail none.
     fn describe_data(&mut self, recipients: &[Mailbox]) {
         match (self.like, recipients.first()) {
-            (Like::Postfix37 | Like::Postfix312, Some(first)) if !self.local => {
+            (Flavor::Postfix37 | Flavor::Postfix312, Some(first)) if !self.local => {
                 self.describe_recipient(first, 0)
             }
             _ => self.forget(&["rcpt_addr", "rcpt_host", "rcpt_mailer"]),
@@ -562,7 +563,7 @@ impl<'a> Player<'a> {
     /// The part of Postfix that reads the message knows little of the envelope; Sendmail knows the message's name.
     fn describe_message(&mut self, message: &Message) {
         match self.like {
-            Like::Postfix37 | Like::Postfix312 => self.forget(&[
+            Flavor::Postfix37 | Flavor::Postfix312 => self.forget(&[
                 "mail_addr",
                 "mail_host",
                 "mail_mailer",
@@ -572,7 +573,7 @@ impl<'a> Player<'a> {
                 "client_resolve",
                 "client_connections",
             ]),
-            Like::Sendmail => {
+            Flavor::Sendmail => {
                 if let Some(id) = message.headers.iter().find(|header| header.is_named(b"Message-ID")) {
                     self.values.set("msg_id", id.value_for_filter(false).trim_ascii());
                 }
@@ -588,8 +589,8 @@ impl<'a> Player<'a> {
 
     fn mailer(&self) -> &'static str {
         match self.like {
-            Like::Postfix37 | Like::Postfix312 => "smtp",
-            Like::Sendmail => "esmtp",
+            Flavor::Postfix37 | Flavor::Postfix312 => "smtp",
+            Flavor::Sendmail => "esmtp",
         }
     }
 }

@@ -6,7 +6,7 @@ use super::change::{Brought, Change};
 use super::disposition::{DefaultAction, Disposition};
 use super::envelope::Mailbox;
 use super::error::{Error, Fault, flag_names};
-use super::habits::{Like, Skip, since_version};
+use super::habits::{Flavor, Skip, since_version};
 use super::judge::{Judge, Judgement, Standing, is_smtp_event};
 use super::link::Link;
 use super::macros::{Definitions, MacroLists, MacroValues};
@@ -218,7 +218,12 @@ impl Session {
     ///
     /// # Errors
     /// The filter does not answer, or wants what was not offered.
-    pub fn negotiate(mut link: Link, like: Like, offer: Offer, values: &MacroValues) -> Result<Self, Error> {
+    pub fn negotiate(
+        mut link: Link,
+        like: Flavor,
+        offer: Offer,
+        values: &MacroValues,
+    ) -> Result<Self, Error> {
         let during = Kind::Negotiate;
         encode::negotiate(link.outgoing(), offer);
         let frame = link.receive(during)?;
@@ -231,13 +236,13 @@ impl Session {
     }
 
     /// A session whose filter was never reached: `policy` has the default action that answers all.
-    pub fn without_filter(like: Like, offer: Offer, policy: Policy) -> Self {
+    pub fn without_filter(like: Flavor, offer: Offer, policy: Policy) -> Self {
         let agreed = Negotiated { version: offer.version, actions: 0, steps: 0, macro_lists: Vec::new() };
         let session = Self { standing: Standing::Lost, ..Self::with_terms(None, like, agreed) };
         session.take_policy(policy)
     }
 
-    fn with_terms(link: Option<Link>, like: Like, agreed: Negotiated) -> Self {
+    fn with_terms(link: Option<Link>, like: Flavor, agreed: Negotiated) -> Self {
         let judge = Judge { like, default_action: like.default_action() };
         let (actions, steps) =
             (Actions::from_bits_retain(agreed.actions), Steps::from_bits_retain(agreed.steps));
@@ -283,7 +288,7 @@ impl Session {
         let tied = like.ties_macro_lists()
             && !self.agreed.macro_lists.iter().any(|(stage, _)| *stage == MacroStage::EndOfHeader);
         for (stage, list) in &self.agreed.macro_lists {
-            if like == Like::Sendmail && list.split(u8::is_ascii_whitespace).count() > MOST_MACROS {
+            if like == Flavor::Sendmail && list.split(u8::is_ascii_whitespace).count() > MOST_MACROS {
                 let text = "Sendmail takes 50 macros at most for a stage: it answers 554 to everything";
                 self.warnings.push(Warning::new("B24", text));
             }
@@ -545,7 +550,7 @@ impl Session {
         }
         let mut judgement = without_answer(Standing::Lost);
         let half_a_body = exchange.changes.iter().any(|change| matches!(change, Change::ReplaceBody { .. }));
-        if self.judge.like == Like::Postfix312
+        if self.judge.like == Flavor::Postfix312
             && half_a_body
             && judgement.decision == Some(Disposition::Accepted)
         {
@@ -665,7 +670,7 @@ impl Session {
                 new_body = NewBody::Over;
             }
             let (change, right) = match Brought::from(modification) {
-                Brought::Progress if during != Kind::EndOfMessage && like == Like::Sendmail => {
+                Brought::Progress if during != Kind::EndOfMessage && like == Flavor::Sendmail => {
                     return broken(Fault::OutOfPlace { kind });
                 }
                 Brought::Progress => {
@@ -687,7 +692,7 @@ impl Session {
             let is_body = matches!(change, Change::ReplaceBody { .. });
             if !self.actions.contains(right) {
                 let missing = format!("a change that needs {}, which was not negotiated", flag_names(&right));
-                if is_body && like == Like::Sendmail {
+                if is_body && like == Flavor::Sendmail {
                     refusal = Some(Warning::new("D4", format!("Sendmail refuses a message for {missing}")));
                     continue;
                 }
@@ -731,7 +736,7 @@ enum Decoded<'a> {
 }
 
 /// Reads an answer. Sendmail does not look closely at what follows the command byte.
-fn decode<'a>(frame: &'a Frame<'_>, like: Like, warnings: &mut Vec<Warning>) -> Decoded<'a> {
+fn decode<'a>(frame: &'a Frame<'_>, like: Flavor, warnings: &mut Vec<Warning>) -> Decoded<'a> {
     let payload = &*frame.payload;
     let plain = match frame.kind {
         b'4' if payload.is_empty() && like.is_postfix() => return Decoded::Shutdown,
@@ -741,7 +746,7 @@ fn decode<'a>(frame: &'a Frame<'_>, like: Like, warnings: &mut Vec<Warning>) -> 
     };
     match plain {
         Some(answer) => Decoded::Answer(answer),
-        None if like == Like::Sendmail => match Answer::decode(frame.kind, b"") {
+        None if like == Flavor::Sendmail => match Answer::decode(frame.kind, b"") {
             Some(answer @ Answer::Reply(_)) => {
                 let text = format!("Sendmail ignores the data behind '{}'", frame.kind.escape_ascii());
                 warnings.push(Warning::new("A7", text));
@@ -762,30 +767,30 @@ fn decode<'a>(frame: &'a Frame<'_>, like: Like, warnings: &mut Vec<Warning>) -> 
 }
 
 /// Reads a reply of the filter's own, which should be one string.
-fn decode_reply<'a>(payload: &'a [u8], like: Like, warnings: &mut Vec<Warning>) -> Decoded<'a> {
+fn decode_reply<'a>(payload: &'a [u8], like: Flavor, warnings: &mut Vec<Warning>) -> Decoded<'a> {
     let end = payload.iter().position(|&b| b == 0);
     if let Some(answer) = Answer::decode(b'y', payload) {
         return Decoded::Answer(answer);
     }
     match (like, end) {
-        (Like::Sendmail, _) => {
+        (Flavor::Sendmail, _) => {
             let text =
                 "the filter's reply is not one string with a NUL at its end: Sendmail uses its own text";
             warnings.push(Warning::new("A8", text));
             Decoded::Answer(Answer::Reply(Reply::Reject))
         }
-        (Like::Postfix37, Some(end)) => {
+        (Flavor::Postfix37, Some(end)) => {
             warnings.push(Warning::new("A8", "Postfix 3.7 ignores what follows the NUL of a reply"));
             Decoded::Answer(Answer::Custom(&payload[..end]))
         }
-        (Like::Postfix37, None) if !payload.is_empty() => {
+        (Flavor::Postfix37, None) if !payload.is_empty() => {
             let text =
                 "the filter's reply has no NUL at its end: Postfix 3.7 sends what its memory holds behind it";
             warnings.push(Warning::new("A8", text));
             Decoded::Answer(Answer::Custom(payload))
         }
-        (Like::Postfix37, None) => Decoded::Answer(Answer::Custom(payload)),
-        (Like::Postfix312, _) => Decoded::Nonsense,
+        (Flavor::Postfix37, None) => Decoded::Answer(Answer::Custom(payload)),
+        (Flavor::Postfix312, _) => Decoded::Nonsense,
     }
 }
 

@@ -1,7 +1,7 @@
 //! A filter's own SMTP reply, as an MTA passes it on to its client: what is malformed, what the MTA changes, and what
 //! the client will misunderstand.
 
-use super::habits::Like;
+use super::habits::Flavor;
 use super::warning::{Warning, quoted};
 use crate::protocol::Kind;
 
@@ -9,9 +9,13 @@ use crate::protocol::Kind;
 ///
 /// # Errors
 /// The reply is malformed to it.
-pub(super) fn postfix(text: &[u8], like: Like, in_message: bool) -> Result<(Vec<u8>, Vec<Warning>), Warning> {
+pub(super) fn postfix(
+    text: &[u8],
+    like: Flavor,
+    in_message: bool,
+) -> Result<(Vec<u8>, Vec<Warning>), Warning> {
     check_start(text)?;
-    if like == Like::Postfix312 {
+    if like == Flavor::Postfix312 {
         check_lines(text)?;
     }
     let mut warnings = Vec::new();
@@ -220,7 +224,7 @@ mod tests {
 
     /// What Postfix 3.7 writes, or the statement that the reply offends against.
     fn postfix_37(text: &[u8]) -> Result<String, &'static str> {
-        let written = postfix(text, Like::Postfix37, false);
+        let written = postfix(text, Flavor::Postfix37, false);
         written.map(|(reply, _)| reply.escape_ascii().to_string()).map_err(|why| why.statement)
     }
 
@@ -257,14 +261,14 @@ mod tests {
         ] {
             assert_eq!(postfix_37(text), Ok(written.to_owned()), "{}", text.escape_ascii());
         }
-        let in_message = |text| postfix(text, Like::Postfix37, true).unwrap().0.escape_ascii().to_string();
+        let in_message = |text| postfix(text, Flavor::Postfix37, true).unwrap().0.escape_ascii().to_string();
         assert_eq!(in_message(b"550 a\tb\x01c\xe9"), "550 a b c ");
         assert_eq!(in_message("550 ü\r\n550 b".as_bytes()), "550-\\xc3\\xbc\\r\\n550 b");
     }
 
     #[test]
     fn postfix_3_12_looks_at_every_line() {
-        let judged = |text| postfix(text, Like::Postfix312, false).map_err(|why| why.statement).map(drop);
+        let judged = |text| postfix(text, Flavor::Postfix312, false).map_err(|why| why.statement).map(drop);
         assert_eq!(judged(b"550-5.7.1 a\r\n550 5.7.1 b"), Ok(()));
         for text in [&b"550-open"[..], b"550-a\n550 b", b"550-a\r\n450 b", b"550 a\r\n550 b", b"550 a\0b"] {
             assert_eq!(judged(text), Err("D27"), "{}", text.escape_ascii());

@@ -1,7 +1,7 @@
 //! The filter's answer to the negotiation, as an MTA reads it: what it refuses, and what it gets over.
 
 use super::error::{Fault, flag_names};
-use super::habits::{Like, OLDEST_VERSION};
+use super::habits::{Flavor, OLDEST_VERSION};
 use super::warning::Warning;
 use crate::protocol::reply::Negotiated;
 use crate::protocol::{Actions, Frame, MacroStage, Offer, Steps};
@@ -17,7 +17,7 @@ impl Terms {
     ///
     /// # Errors
     /// The MTA does not take it.
-    pub fn read(frame: &Frame<'_>, like: Like, offer: Offer) -> Result<Self, Fault> {
+    pub fn read(frame: &Frame<'_>, like: Flavor, offer: Offer) -> Result<Self, Fault> {
         let (kind, length) = (frame.kind, frame.payload.len());
         if kind != b'O' {
             return Err(Fault::OutOfPlace { kind });
@@ -45,11 +45,11 @@ impl Terms {
 
     /// Postfix takes 0 and 1 for the version that it offered. Sendmail takes 0 for an old one, and what is above its own for
     /// its own.
-    fn agree_on_version(&mut self, like: Like, offer: Offer) -> Result<(), Fault> {
+    fn agree_on_version(&mut self, like: Flavor, offer: Offer) -> Result<(), Fault> {
         let version = self.agreed.version;
         let taken = match version {
             OLDEST_VERSION.. if version <= offer.version => return Ok(()),
-            OLDEST_VERSION.. if like == Like::Sendmail => offer.version,
+            OLDEST_VERSION.. if like == Flavor::Sendmail => offer.version,
             0 | 1 if like.is_postfix() => offer.version,
             0 => OLDEST_VERSION,
             _ => return Err(Fault::Version(version)),
@@ -61,13 +61,13 @@ impl Terms {
         Ok(())
     }
 
-    fn agree_on_steps(&mut self, like: Like, offer: Offer) -> Result<(), Fault> {
+    fn agree_on_steps(&mut self, like: Flavor, offer: Offer) -> Result<(), Fault> {
         let steps = Steps::from_bits_retain(self.agreed.steps);
         let unknown = steps.difference(offer.steps);
         if unknown.is_empty() {
             return Ok(());
         }
-        if like == Like::Sendmail {
+        if like == Flavor::Sendmail {
             return Err(Fault::Steps(unknown));
         }
         let text = format!("Postfix goes on with a filter that wants {}, not offered", flag_names(&unknown));
@@ -76,13 +76,13 @@ impl Terms {
     }
 
     /// Reads the lists of macros; `false` if one is not complete, and the MTA minds.
-    fn read_lists(&mut self, mut lists: &[u8], like: Like) -> bool {
+    fn read_lists(&mut self, mut lists: &[u8], like: Flavor) -> bool {
         while !lists.is_empty() {
             let Some((stage, tail)) = lists.split_first_chunk::<4>() else { return false };
             let number = i32::from_be_bytes(*stage);
             let (list, rest) = match tail.iter().position(|&b| b == 0) {
                 Some(end) => (&tail[..end], &tail[end + 1..]),
-                None if like == Like::Sendmail => {
+                None if like == Flavor::Sendmail => {
                     let text = "Sendmail takes a list of macros that has no NUL at its end";
                     self.warnings.push(Warning::new("A8", text));
                     (tail, &[][..])

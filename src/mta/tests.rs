@@ -111,7 +111,7 @@ fn read_frame(stream: &mut UnixStream) -> Option<(u8, Vec<u8>)> {
 
 /// A connection to a scripted filter, negotiated.
 fn open(
-    like: Like,
+    like: Flavor,
     offer: Offer,
     agreed: Negotiated,
     script: Script,
@@ -152,7 +152,7 @@ struct Played {
 }
 
 fn play_with(
-    like: Like,
+    like: Flavor,
     agreed: Negotiated,
     script: Script,
     settings: Vec<MacroSetting>,
@@ -175,22 +175,22 @@ fn play_with(
     Ok(Played { deliveries, exchanges, filter })
 }
 
-fn play(like: Like, actions: Actions, steps: Steps, script: Script) -> Played {
+fn play(like: Flavor, actions: Actions, steps: Steps, script: Script) -> Played {
     play_with(like, wants(6, actions, steps), script, Vec::new(), None).unwrap()
 }
 
 #[test]
 fn two_messages_as_postfix_and_sendmail_send_them() {
-    let postfix = play(Like::Postfix37, Actions::empty(), Steps::empty(), Vec::new());
+    let postfix = play(Flavor::Postfix37, Actions::empty(), Steps::empty(), Vec::new());
     assert_eq!(postfix.filter.commands(), "OCHMRRTLLLNBEAMRRTLLLNBEAAQ");
-    let sendmail = play(Like::Sendmail, Actions::empty(), Steps::empty(), Vec::new());
+    let sendmail = play(Flavor::Sendmail, Actions::empty(), Steps::empty(), Vec::new());
     assert_eq!(sendmail.filter.commands(), "OCHMRRTLLLNBEMRRTLLLNBEQ");
     assert!(sendmail.deliveries.iter().all(|delivery| delivery.disposition == Disposition::Accepted));
 }
 
 #[test]
 fn the_bytes_of_a_message() {
-    let played = play(Like::Sendmail, Actions::empty(), Steps::empty(), Vec::new());
+    let played = play(Flavor::Sendmail, Actions::empty(), Steps::empty(), Vec::new());
     let frames = played.filter.frames();
     let payload = |kind| &frames.iter().find(|(seen, _)| *seen == kind).unwrap().1[..];
     assert_eq!(payload(b'C'), b"client.example.com\x004\x04\x01192.0.2.1\0");
@@ -211,7 +211,7 @@ fn macros(played: &Played, kind: Kind, nth: usize) -> String {
     exchange.macros.as_ref().map_or("-".to_owned(), |_| all.join(" "))
 }
 
-fn play_with_macros(like: Like, lists: &[(MacroStage, &str)]) -> Played {
+fn play_with_macros(like: Flavor, lists: &[(MacroStage, &str)]) -> Played {
     let settings = ["auth_type=PLAIN", "eom:odd=1", "x=y"].map(|setting| setting.parse().unwrap());
     let mut agreed = wants(6, Actions::SETSYMLIST, Steps::empty());
     agreed.macro_lists = lists.iter().map(|(stage, list)| (*stage, list.as_bytes().to_vec())).collect();
@@ -220,7 +220,7 @@ fn play_with_macros(like: Like, lists: &[(MacroStage, &str)]) -> Played {
 
 #[test]
 fn postfix_sends_macros_with_every_command() {
-    let played = play_with_macros(Like::Postfix37, &[]);
+    let played = play_with_macros(Flavor::Postfix37, &[]);
     let connect = macros(&played, Kind::Connect, 0);
     assert!(connect.starts_with("j=mx.example.org {daemon_name}=mx.example.org "), "{connect}");
     assert!(connect.ends_with("_=client.example.com [192.0.2.1] x=y"), "{connect}");
@@ -246,7 +246,7 @@ fn postfix_sends_macros_with_every_command() {
 
 #[test]
 fn sendmail_sends_macros_once_a_stage() {
-    let played = play_with_macros(Like::Sendmail, &[]);
+    let played = play_with_macros(Flavor::Sendmail, &[]);
     assert!(macros(&played, Kind::Mail, 0).starts_with("i=QUEUE {auth_type}=PLAIN {mail_mailer}=esmtp"));
     assert_eq!(macros(&played, Kind::Helo, 0), "");
     for kind in [Kind::Data, Kind::Header, Kind::EndOfHeader, Kind::Body] {
@@ -259,12 +259,12 @@ fn sendmail_sends_macros_once_a_stage() {
 fn a_filter_can_ask_for_other_macros() {
     let lists =
         [(MacroStage::Connect, ""), (MacroStage::EndOfHeader, "x {nosuch}, j"), (MacroStage::Helo, "v")];
-    let postfix = play_with_macros(Like::Postfix37, &lists);
+    let postfix = play_with_macros(Flavor::Postfix37, &lists);
     assert!(macros(&postfix, Kind::Connect, 0).starts_with("j="), "an empty list is no request");
     assert_eq!(macros(&postfix, Kind::Helo, 0), "v=Postfix 3.7.11");
     assert_eq!(macros(&postfix, Kind::Header, 0), "x=y j=mx.example.org");
     assert_eq!(macros(&postfix, Kind::EndOfMessage, 0), "i=QUEUE {odd}=1");
-    let sendmail = play_with_macros(Like::Sendmail, &lists);
+    let sendmail = play_with_macros(Flavor::Sendmail, &lists);
     assert_eq!(macros(&sendmail, Kind::Connect, 0), "-");
     assert_eq!(macros(&sendmail, Kind::EndOfHeader, 0), "x=y j=mx.example.org");
 }
@@ -272,7 +272,7 @@ fn a_filter_can_ask_for_other_macros() {
 #[test]
 fn steps_that_are_switched_off_are_not_sent_but_their_macros_are() {
     let off = Steps::NOCONNECT | Steps::NOHELO | Steps::NORCPT | Steps::NOEOH | Steps::NOBODY;
-    let played = play(Like::Postfix37, Actions::empty(), off, Vec::new());
+    let played = play(Flavor::Postfix37, Actions::empty(), off, Vec::new());
     let omitted = |exchange: &&Exchange| exchange.outcome == Outcome::NotSent(Omission::SwitchedOff);
     assert_eq!(played.exchanges.iter().filter(omitted).count(), 2 + 2 * 4);
     let mut frames = played.filter.frames();
@@ -287,7 +287,7 @@ fn steps_that_are_switched_off_are_not_sent_but_their_macros_are() {
 
 #[test]
 fn answers_that_were_waived_are_not_awaited() {
-    let played = play(Like::Postfix37, Actions::empty(), Steps::NO_REPLY, Vec::new());
+    let played = play(Flavor::Postfix37, Actions::empty(), Steps::NO_REPLY, Vec::new());
     let answered: Vec<_> = played
         .exchanges
         .iter()
@@ -301,20 +301,20 @@ fn answers_that_were_waived_are_not_awaited() {
 #[test]
 fn skip_means_what_the_mta_takes_it_for() {
     for (like, on, commands) in [
-        (Like::Postfix37, b'C', "OCHMRRTLLLNBEA"),
-        (Like::Postfix37, b'R', "OCHMRTLLLNBEA"),
-        (Like::Postfix37, b'L', "OCHMRRTLNBEA"),
-        (Like::Postfix37, b'B', "OCHMRRTLLLNBEA"),
-        (Like::Postfix37, b'E', "OCHMRRTLLLNBEA"),
-        (Like::Sendmail, b'M', "OCHM"),
-        (Like::Sendmail, b'R', "OCHMR"),
-        (Like::Sendmail, b'L', "OCHMRRTLLLNE"),
-        (Like::Sendmail, b'N', "OCHMRRTLLLNE"),
+        (Flavor::Postfix37, b'C', "OCHMRRTLLLNBEA"),
+        (Flavor::Postfix37, b'R', "OCHMRTLLLNBEA"),
+        (Flavor::Postfix37, b'L', "OCHMRRTLNBEA"),
+        (Flavor::Postfix37, b'B', "OCHMRRTLLLNBEA"),
+        (Flavor::Postfix37, b'E', "OCHMRRTLLLNBEA"),
+        (Flavor::Sendmail, b'M', "OCHM"),
+        (Flavor::Sendmail, b'R', "OCHMR"),
+        (Flavor::Sendmail, b'L', "OCHMRRTLLLNE"),
+        (Flavor::Sendmail, b'N', "OCHMRRTLLLNE"),
     ] {
         let second = match (like, on) {
-            (Like::Postfix37 | Like::Postfix312, _) => "MRRTLLLNBEAAQ",
-            (Like::Sendmail, b'M' | b'R') => "Q",
-            (Like::Sendmail, _) => "MRRTLLLNBEQ",
+            (Flavor::Postfix37 | Flavor::Postfix312, _) => "MRRTLLLNBEAAQ",
+            (Flavor::Sendmail, b'M' | b'R') => "Q",
+            (Flavor::Sendmail, _) => "MRRTLLLNBEQ",
         };
         let played = play(like, Actions::empty(), Steps::SKIP, vec![(on, reply(Reply::Skip))]);
         assert_eq!(played.deliveries[0].disposition, Disposition::Accepted);
@@ -322,7 +322,7 @@ fn skip_means_what_the_mta_takes_it_for() {
         assert_eq!(played.filter.commands(), format!("{commands}{second}"));
     }
     let agreed = wants(6, Actions::empty(), Steps::empty());
-    let at_end = play_with(Like::Sendmail, agreed, vec![(b'E', reply(Reply::Skip))], Vec::new(), None);
+    let at_end = play_with(Flavor::Sendmail, agreed, vec![(b'E', reply(Reply::Skip))], Vec::new(), None);
     assert!(
         matches!(at_end, Err(Error::Protocol { fault: Fault::OutOfPlace { kind: b's' }, .. })),
         "to Sendmail, skip is no answer to the end of the message"
@@ -333,7 +333,7 @@ fn skip_means_what_the_mta_takes_it_for() {
 fn old_versions_lack_commands() {
     for (version, commands) in [(2, "OCHMRRLLLNBEMRRLLLNBEQ"), (4, "OCHMRRTLLLNBEMRRTLLLNBEQ")] {
         let agreed = wants(version, Actions::empty(), Steps::empty());
-        let played = play_with(Like::Sendmail, agreed, Vec::new(), Vec::new(), None).unwrap();
+        let played = play_with(Flavor::Sendmail, agreed, Vec::new(), Vec::new(), None).unwrap();
         assert_eq!(played.filter.commands(), commands, "version {version}");
     }
 }
@@ -344,7 +344,7 @@ fn leading_space_is_sent_and_taken_if_wanted() {
         [(Steps::empty(), &b" b"[..], "N: n"), (Steps::HDR_LEADSPC, &b"  b"[..], "N:n")]
     {
         let changes = modifications(&[Modification::AddHeader { name: b"N", value: b"n" }], Reply::Continue);
-        let played = play(Like::Postfix37, Actions::ADDHDRS, steps, vec![(b'E', changes)]);
+        let played = play(Flavor::Postfix37, Actions::ADDHDRS, steps, vec![(b'E', changes)]);
         let message = String::from_utf8(played.deliveries[0].mail.message().to_bytes()).unwrap();
         assert_eq!(message.lines().nth(3), Some(result));
         let header = [b"X-A\0", sent, b"\0"].concat();
@@ -364,7 +364,7 @@ fn changes_are_collected_and_applied_when_the_message_is_accepted() {
     let script = || {
         vec![(b'E', modifications(&changes, Reply::Accept)), (b'E', modifications(&changes, Reply::Reject))]
     };
-    let played = play(Like::Postfix37, Actions::CHGBODY | Actions::ADDRCPT, Steps::empty(), script());
+    let played = play(Flavor::Postfix37, Actions::CHGBODY | Actions::ADDRCPT, Steps::empty(), script());
     let [accepted, rejected] = &played.deliveries[..] else { panic!("two messages") };
     assert_eq!(accepted.changes.len(), 2);
     assert_eq!(accepted.mail.message().body, b"new\nbody\n");
@@ -392,7 +392,7 @@ fn a_verdict_ends_the_message() {
         (b'E', custom(b"451 4.7.1 later"), "OCHMRRTLLLNBEMRRTLLLNBEQ", tempfailed("451 4.7.1 later")),
         (b'N', custom(b"550 no"), "OCHMRRTLLLNMRRTLLLNBEQ", rejected("550 5.0.0 no")),
     ] {
-        let played = play(Like::Sendmail, Actions::empty(), Steps::empty(), vec![(on, answer)]);
+        let played = play(Flavor::Sendmail, Actions::empty(), Steps::empty(), vec![(on, answer)]);
         assert_eq!(played.filter.commands(), commands);
         assert_eq!(played.deliveries[0].disposition, disposition);
         assert_eq!(u8::from(played.deliveries[0].decided_by), on);
@@ -403,8 +403,8 @@ fn a_verdict_ends_the_message() {
 #[test]
 fn a_verdict_on_the_connection_holds_for_all_messages() {
     for (like, commands, refusal) in [
-        (Like::Postfix37, "OCH", "451 4.7.1 Service unavailable - try again later"),
-        (Like::Sendmail, "OCHQ", "451 4.3.2 Please try again later"),
+        (Flavor::Postfix37, "OCH", "451 4.7.1 Service unavailable - try again later"),
+        (Flavor::Sendmail, "OCHQ", "451 4.3.2 Please try again later"),
     ] {
         let played = play(like, Actions::empty(), Steps::empty(), vec![(b'H', reply(Reply::TempFail))]);
         assert_eq!(played.filter.commands(), commands);
@@ -413,23 +413,23 @@ fn a_verdict_on_the_connection_holds_for_all_messages() {
         }
     }
     let discard = || vec![(b'C', reply(Reply::Discard))];
-    let sendmail = play(Like::Sendmail, Actions::empty(), Steps::empty(), discard());
+    let sendmail = play(Flavor::Sendmail, Actions::empty(), Steps::empty(), discard());
     assert_eq!(sendmail.deliveries[1].disposition, Disposition::Accepted);
     assert_eq!(sendmail.filter.commands(), "OCQ");
-    let postfix = play(Like::Postfix37, Actions::empty(), Steps::empty(), discard());
+    let postfix = play(Flavor::Postfix37, Actions::empty(), Steps::empty(), discard());
     assert_eq!(postfix.deliveries[0].disposition, Disposition::Accepted);
 }
 
 #[test]
 fn refused_recipients_are_left_out() {
     let refuse = |count: usize| vec![(b'R', custom(b"550 no")); count];
-    let played = play(Like::Sendmail, Actions::empty(), Steps::empty(), refuse(1));
+    let played = play(Flavor::Sendmail, Actions::empty(), Steps::empty(), refuse(1));
     let delivery = &played.deliveries[0];
     assert_eq!(delivery.disposition, Disposition::Accepted);
     assert_eq!(delivery.mail.envelope.recipients, [Mailbox::parse(b"<r2@example.org>")]);
     assert_eq!(delivery.refused[0].0, Mailbox::parse(b"<r1@example.org>"));
 
-    let played = play(Like::Sendmail, Actions::empty(), Steps::empty(), refuse(2));
+    let played = play(Flavor::Sendmail, Actions::empty(), Steps::empty(), refuse(2));
     assert_eq!(played.deliveries[0].disposition, rejected("550 5.0.0 <r2@example.org>... no"));
     assert_eq!(played.filter.commands(), "OCHMRRAMRRTLLLNBEQ", "the client gives up");
 }
@@ -443,7 +443,7 @@ fn the_client_can_give_up() {
         (Kind::Body, "OCHMRRTLLLNBAMRRTLLLNBAQ"),
     ] {
         let agreed = wants(6, Actions::empty(), Steps::empty());
-        let played = play_with(Like::Sendmail, agreed, Vec::new(), Vec::new(), Some(after)).unwrap();
+        let played = play_with(Flavor::Sendmail, agreed, Vec::new(), Vec::new(), Some(after)).unwrap();
         assert_eq!(played.filter.commands(), commands);
         assert_eq!(played.deliveries[0].disposition, Disposition::GivenUp);
     }
@@ -452,9 +452,9 @@ fn the_client_can_give_up() {
 #[test]
 fn clients_change_behind_a_message_that_passed() {
     for (like, script, changed, commands) in [
-        (Like::Sendmail, Vec::new(), true, "OCHUMRRTLLLNBEKCHQ"),
-        (Like::Sendmail, vec![(b'E', reply(Reply::Accept))], false, "OCHUMRRTLLLNBEQ"),
-        (Like::Postfix37, Vec::new(), false, "OCHUMRRTLLLNBEAAQ"),
+        (Flavor::Sendmail, Vec::new(), true, "OCHUMRRTLLLNBEKCHQ"),
+        (Flavor::Sendmail, vec![(b'E', reply(Reply::Accept))], false, "OCHUMRRTLLLNBEQ"),
+        (Flavor::Postfix37, Vec::new(), false, "OCHUMRRTLLLNBEAAQ"),
     ] {
         let values = MacroValues::default();
         let agreed = wants(6, Actions::empty(), Steps::empty());
@@ -476,11 +476,11 @@ fn clients_change_behind_a_message_that_passed() {
 fn pieces_of_the_body_are_as_large_as_frames_may_be() {
     let values = MacroValues::default();
     let agreed = wants(6, Actions::empty(), Steps::empty());
-    let (session, filter) = open(Like::Sendmail, offer(6), agreed, Vec::new(), &values);
+    let (session, filter) = open(Flavor::Sendmail, offer(6), agreed, Vec::new(), &values);
     let client = client();
     let message = Message::parse(&[b"A: b\n\n", &[b'x'; 65_535 * 2][..]].concat());
     let mut observer = |_: &Exchange| {};
-    let mut player = Player::new(session.unwrap(), Like::Sendmail, &client, values, &mut observer);
+    let mut player = Player::new(session.unwrap(), Flavor::Sendmail, &client, values, &mut observer);
     player.greet(&[]).unwrap();
     player.deliver(&submission(&message, None)).unwrap();
     player.leave().unwrap();
@@ -493,7 +493,7 @@ fn pieces_of_the_body_are_as_large_as_frames_may_be() {
 /// What went wrong with a filter that answers a command in this way.
 fn fault(on: u8, answer: Vec<u8>) -> (Kind, Fault) {
     let agreed = wants(6, Actions::ADDHDRS, Steps::empty());
-    match play_with(Like::Postfix37, agreed, vec![(on, answer)], Vec::new(), None) {
+    match play_with(Flavor::Postfix37, agreed, vec![(on, answer)], Vec::new(), None) {
         Err(Error::Protocol { during, fault }) => (during, fault),
         Err(other) => panic!("{other}"),
         Ok(_) => panic!("nothing went wrong"),
@@ -520,7 +520,7 @@ fn filters_that_break_the_protocol() {
 
 /// What an MTA makes of the answer to the negotiation: the agreed version and the statements that it gets over, or
 /// the fault.
-fn negotiated(like: Like, offered: u32, agreed: Negotiated) -> Result<(u32, Vec<&'static str>), Fault> {
+fn negotiated(like: Flavor, offered: u32, agreed: Negotiated) -> Result<(u32, Vec<&'static str>), Fault> {
     let (session, _filter) = open(like, offer(offered), agreed, Vec::new(), &MacroValues::default());
     match session {
         Ok(session) => {
@@ -537,16 +537,16 @@ fn what_was_not_offered_is_refused_or_got_over() {
     let none = (Actions::empty(), Steps::empty());
     let skip = Steps::SKIP | Steps::NOBODY;
     for (like, offered, wanted, result) in [
-        (Like::Postfix37, 4, wants(6, none.0, none.1), Err(Fault::Version(6))),
-        (Like::Sendmail, 4, wants(6, none.0, none.1), Ok((4, vec!["B5"]))),
-        (Like::Postfix37, 6, wants(1, none.0, none.1), Ok((6, vec!["B6"]))),
-        (Like::Postfix37, 6, wants(0, none.0, none.1), Ok((6, vec!["B6"]))),
-        (Like::Sendmail, 6, wants(1, none.0, none.1), Err(Fault::Version(1))),
-        (Like::Sendmail, 6, wants(0, none.0, none.1), Ok((2, vec!["B6"]))),
-        (Like::Postfix37, 2, wants(2, Actions::CHGFROM, none.1), Err(Fault::Actions(Actions::CHGFROM))),
-        (Like::Sendmail, 2, wants(2, Actions::CHGFROM, none.1), Err(Fault::Actions(Actions::CHGFROM))),
-        (Like::Postfix37, 2, wants(2, none.0, skip), Ok((2, vec!["B10"]))),
-        (Like::Sendmail, 2, wants(2, none.0, skip), Err(Fault::Steps(Steps::SKIP))),
+        (Flavor::Postfix37, 4, wants(6, none.0, none.1), Err(Fault::Version(6))),
+        (Flavor::Sendmail, 4, wants(6, none.0, none.1), Ok((4, vec!["B5"]))),
+        (Flavor::Postfix37, 6, wants(1, none.0, none.1), Ok((6, vec!["B6"]))),
+        (Flavor::Postfix37, 6, wants(0, none.0, none.1), Ok((6, vec!["B6"]))),
+        (Flavor::Sendmail, 6, wants(1, none.0, none.1), Err(Fault::Version(1))),
+        (Flavor::Sendmail, 6, wants(0, none.0, none.1), Ok((2, vec!["B6"]))),
+        (Flavor::Postfix37, 2, wants(2, Actions::CHGFROM, none.1), Err(Fault::Actions(Actions::CHGFROM))),
+        (Flavor::Sendmail, 2, wants(2, Actions::CHGFROM, none.1), Err(Fault::Actions(Actions::CHGFROM))),
+        (Flavor::Postfix37, 2, wants(2, none.0, skip), Ok((2, vec!["B10"]))),
+        (Flavor::Sendmail, 2, wants(2, none.0, skip), Err(Fault::Steps(Steps::SKIP))),
     ] {
         assert_eq!(negotiated(like, offered, wanted.clone()), result, "{like:?} {wanted:?}");
     }
@@ -558,7 +558,7 @@ fn another_answer_to_the_negotiation_is_an_error() {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         theirs.write_all(&answer).unwrap();
         let link = Link::new(Stream::Unix(ours), Duration::from_secs(30));
-        let session = Session::negotiate(link, Like::Sendmail, offer(6), &MacroValues::default());
+        let session = Session::negotiate(link, Flavor::Sendmail, offer(6), &MacroValues::default());
         assert!(matches!(session, Err(Error::Protocol { during: Kind::Negotiate, .. })), "{session:?}");
     }
 }
@@ -568,7 +568,7 @@ fn a_filter_that_hangs_up_is_told_by_the_command() {
     let (ours, theirs) = UnixStream::pair().unwrap();
     drop(theirs);
     let link = Link::new(Stream::Unix(ours), Duration::from_secs(30));
-    let session = Session::negotiate(link, Like::Postfix37, offer(6), &MacroValues::default());
+    let session = Session::negotiate(link, Flavor::Postfix37, offer(6), &MacroValues::default());
     assert!(
         matches!(session, Err(Error::Protocol { during: Kind::Negotiate, fault: Fault::Closed })),
         "{session:?}"
@@ -577,7 +577,7 @@ fn a_filter_that_hangs_up_is_told_by_the_command() {
 
 #[test]
 fn postfix_gathers_frames_until_an_answer_is_due_and_sendmail_does_not() {
-    for (like, at_once) in [(Like::Postfix37, 0), (Like::Sendmail, 6)] {
+    for (like, at_once) in [(Flavor::Postfix37, 0), (Flavor::Sendmail, 6)] {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         let mut answer = Vec::new();
         let agreed = wants(6, Actions::empty(), Steps::NOHELO);
@@ -603,7 +603,7 @@ fn every_kind_of_client_address() {
     ] {
         let values = MacroValues::default();
         let agreed = wants(6, Actions::empty(), Steps::empty());
-        let (session, filter) = open(Like::Sendmail, offer(6), agreed, Vec::new(), &values);
+        let (session, filter) = open(Flavor::Sendmail, offer(6), agreed, Vec::new(), &values);
         let mut session = session.unwrap();
         session.tell(&Request::Connect { host: b"h", peer }, &values).unwrap();
         session.close().unwrap();
@@ -612,7 +612,7 @@ fn every_kind_of_client_address() {
 }
 
 /// What becomes of two messages if the filter fails, or answers what it should not, and how.
-fn play_by(like: Like, policy: Policy, on: u8, answer: Vec<u8>) -> Result<Played, Error> {
+fn play_by(like: Flavor, policy: Policy, on: u8, answer: Vec<u8>) -> Result<Played, Error> {
     let agreed = wants(6, offer(6).actions, Steps::empty());
     let values = MacroValues::default();
     let (session, filter) = open(like, offer(6), agreed, vec![(on, answer)], &values);
@@ -634,7 +634,7 @@ fn play_by(like: Like, policy: Policy, on: u8, answer: Vec<u8>) -> Result<Played
 fn an_answer_that_nobody_asked_for_names_its_step() {
     let add = Modification::AddHeader { name: b"N", value: b"n" };
     let behind_the_verdict = [reply(Reply::Continue), modifications(&[add], Reply::Continue)].concat();
-    for like in [Like::Postfix37, Like::Sendmail] {
+    for like in [Flavor::Postfix37, Flavor::Sendmail] {
         for (on, answer, during, kind) in [
             (b'H', [reply(Reply::Continue), reply(Reply::Continue)].concat(), Kind::Helo, b'c'),
             (b'R', [reply(Reply::Continue), reply(Reply::Reject)].concat(), Kind::Rcpt, b'r'),
@@ -675,11 +675,11 @@ fn an_answer_to_a_command_that_has_none_is_noticed() {
         });
         let link = Link::new(Stream::Unix(ours), Duration::from_secs(30));
         let values = MacroValues::default();
-        let session = Session::negotiate(link, Like::Postfix37, offer(6), &values).unwrap();
+        let session = Session::negotiate(link, Flavor::Postfix37, offer(6), &values).unwrap();
         let client = client();
         let message = Message::parse(FILE);
         let mut observer = |_: &Exchange| {};
-        let mut player = Player::new(session, Like::Postfix37, &client, values, &mut observer);
+        let mut player = Player::new(session, Flavor::Postfix37, &client, values, &mut observer);
         let played = player
             .greet(&[])
             .and_then(|()| player.deliver(&submission(&message, None)))
@@ -692,7 +692,7 @@ fn an_answer_to_a_command_that_has_none_is_noticed() {
 
 #[test]
 fn without_a_default_action_a_failure_is_the_end() {
-    let played = play_by(Like::Postfix37, Policy::default(), b'R', b"\0\0\0\x01Z".to_vec());
+    let played = play_by(Flavor::Postfix37, Policy::default(), b'R', b"\0\0\0\x01Z".to_vec());
     assert!(matches!(played, Err(Error::Protocol { during: Kind::Rcpt, fault: Fault::Malformed { .. } })));
 }
 
@@ -706,7 +706,7 @@ fn with_a_default_action_the_session_goes_on_without_the_filter() {
         ),
     ] {
         let policy = Policy { default_action: Some(action), strict: false };
-        let played = play_by(Like::Postfix37, policy, b'E', b"\0\0\0\x01Z".to_vec()).unwrap();
+        let played = play_by(Flavor::Postfix37, policy, b'E', b"\0\0\0\x01Z".to_vec()).unwrap();
         assert_eq!([0, 1].map(|number: usize| played.deliveries[number].disposition.clone()), dispositions);
         let failed = played.exchanges.iter().find(|exchange| exchange.command == Kind::EndOfMessage).unwrap();
         let text = "BODYEOB: the filter sent 'Z' with 0 bytes, which it must not".to_owned();
@@ -721,10 +721,10 @@ fn with_a_default_action_the_session_goes_on_without_the_filter() {
 #[test]
 fn a_421_ends_the_smtp_session() {
     for (like, on, commands) in [
-        (Like::Postfix37, b'M', "OCHMAAQ"),
-        (Like::Postfix37, b'H', "OCH"),
-        (Like::Sendmail, b'M', "OCHMQ"),
-        (Like::Sendmail, b'R', "OCHMRQ"),
+        (Flavor::Postfix37, b'M', "OCHMAAQ"),
+        (Flavor::Postfix37, b'H', "OCH"),
+        (Flavor::Sendmail, b'M', "OCHMQ"),
+        (Flavor::Sendmail, b'R', "OCHMRQ"),
     ] {
         let played = play_by(like, Policy::default(), on, custom(b"421 4.7.0 bye")).unwrap();
         let bye = tempfailed("421 4.7.0 bye");
@@ -735,7 +735,7 @@ fn a_421_ends_the_smtp_session() {
 
 #[test]
 fn a_malformed_reply_costs_postfix_s_trust() {
-    let played = play_by(Like::Postfix37, Policy::default(), b'M', custom(b"550 4.7.1 no")).unwrap();
+    let played = play_by(Flavor::Postfix37, Policy::default(), b'M', custom(b"550 4.7.1 no")).unwrap();
     let answer = tempfailed("451 4.3.5 Server configuration problem - try again later");
     assert!(played.deliveries.iter().all(|delivery| delivery.disposition == answer));
     let mail = played.exchanges.iter().find(|exchange| exchange.command == Kind::Mail).unwrap();
@@ -750,7 +750,7 @@ fn a_malformed_reply_costs_postfix_s_trust() {
 fn strictness_makes_faults_of_warnings() {
     let strict = Policy { default_action: None, strict: true };
     let add = Modification::AddHeader { name: b"N", value: b"a\nEvil: y" };
-    let folded = play_by(Like::Postfix37, strict, b'E', modifications(&[add], Reply::Continue));
+    let folded = play_by(Flavor::Postfix37, strict, b'E', modifications(&[add], Reply::Continue));
     match folded {
         Err(Error::Protocol { during: Kind::EndOfMessage, fault: Fault::Warned(warning) }) => {
             assert_eq!(warning.statement, "D39");
@@ -758,7 +758,7 @@ fn strictness_makes_faults_of_warnings() {
         _ => panic!("the warning has passed"),
     }
     let agreed = wants(1, Actions::empty(), Steps::empty());
-    let (session, _filter) = open(Like::Postfix37, offer(6), agreed, Vec::new(), &MacroValues::default());
+    let (session, _filter) = open(Flavor::Postfix37, offer(6), agreed, Vec::new(), &MacroValues::default());
     assert!(matches!(
         session.unwrap().with_policy(strict),
         Err(Error::Protocol { during: Kind::Negotiate, fault: Fault::Warned(_) })
@@ -770,8 +770,8 @@ fn half_a_body_is_never_accepted_by_postfix_3_12() {
     let policy = Policy { default_action: Some(DefaultAction::Accept), strict: false };
     let half = [b"\0\0\0\x02bx".to_vec(), b"\0\0\0\x01Z".to_vec()].concat();
     let of = |like| play_by(like, policy, b'E', half.clone()).unwrap().deliveries[0].disposition.clone();
-    assert_eq!(of(Like::Postfix37), Disposition::Accepted);
-    assert_eq!(of(Like::Postfix312), tempfailed("421 4.7.0 Server closing connection"));
+    assert_eq!(of(Flavor::Postfix37), Disposition::Accepted);
+    assert_eq!(of(Flavor::Postfix312), tempfailed("421 4.7.0 Server closing connection"));
 }
 
 #[test]
@@ -797,7 +797,7 @@ fn the_end_of_a_message_has_a_limit_that_progress_does_not_extend() {
     let limits = Limits { end_of_message: Some(total), ..Limits::all(Duration::from_secs(30)) };
     let values = MacroValues::default();
     let link = Link::with_limits(Stream::Unix(ours), limits);
-    let mut session = Session::negotiate(link, Like::Sendmail, offer(6), &values).unwrap();
+    let mut session = Session::negotiate(link, Flavor::Sendmail, offer(6), &values).unwrap();
     let end = session.tell(&Request::EndOfMessage, &values);
     assert!(
         matches!(end, Err(Error::Timeout { during: Kind::EndOfMessage, after }) if after == total),
@@ -813,12 +813,12 @@ fn refused_recipients_are_told_to_who_asks_for_them() {
         let values = MacroValues::default();
         let agreed = wants(6, Actions::empty(), steps);
         let script = vec![(b'R', reply(Reply::TempFail))];
-        let (session, filter) = open(Like::Sendmail, offer(6), agreed, script, &values);
+        let (session, filter) = open(Flavor::Sendmail, offer(6), agreed, script, &values);
         let client = client();
         let message = Message::parse(FILE);
         let mut replies = Vec::new();
         let mut observer = |exchange: &Exchange| replies.extend(exchange.reply.clone());
-        let mut player = Player::new(session.unwrap(), Like::Sendmail, &client, values, &mut observer);
+        let mut player = Player::new(session.unwrap(), Flavor::Sendmail, &client, values, &mut observer);
         let nobody = Mailbox::parse(b"<nobody@example.org>");
         player.refuse_recipients(vec![(nobody.clone(), b"550 5.1.1 User unknown".to_vec())]);
         player.greet(&[]).unwrap();
@@ -840,13 +840,13 @@ fn local_mail_cannot_lose_a_single_recipient() {
     let values = MacroValues::default();
     let agreed = wants(6, Actions::empty(), Steps::empty());
     let script = vec![(b'R', reply(Reply::Reject))];
-    let (session, filter) = open(Like::Postfix37, offer(6), agreed, script, &values);
+    let (session, filter) = open(Flavor::Postfix37, offer(6), agreed, script, &values);
     let client = client();
     let message = Message::parse(FILE);
     let mut warned = Vec::new();
     let mut observer =
         |exchange: &Exchange| warned.extend(exchange.warnings.iter().map(|warning| warning.statement));
-    let mut player = Player::new(session.unwrap(), Like::Postfix37, &client, values, &mut observer);
+    let mut player = Player::new(session.unwrap(), Flavor::Postfix37, &client, values, &mut observer);
     player.play_local_mail();
     player.greet(&[]).unwrap();
     let delivery = player.deliver(&submission(&message, None)).unwrap();
@@ -865,9 +865,9 @@ fn too_many_macros_for_sendmail() {
         agreed.macro_lists = vec![(MacroStage::Connect, names.join(" ").into_bytes())];
         agreed
     };
-    assert_eq!(negotiated(Like::Sendmail, 6, list(51)), Ok((6, vec!["B24"])));
-    assert_eq!(negotiated(Like::Sendmail, 6, list(50)), Ok((6, vec![])));
-    assert_eq!(negotiated(Like::Postfix37, 6, list(51)), Ok((6, vec![])));
+    assert_eq!(negotiated(Flavor::Sendmail, 6, list(51)), Ok((6, vec!["B24"])));
+    assert_eq!(negotiated(Flavor::Sendmail, 6, list(50)), Ok((6, vec![])));
+    assert_eq!(negotiated(Flavor::Postfix37, 6, list(51)), Ok((6, vec![])));
 }
 
 #[test]
@@ -876,7 +876,7 @@ fn an_address_in_utf_8_is_the_first_string_alone() {
     let sender = Mailbox::parse("<ü@ö> SMTPUTF8".as_bytes());
     let values = MacroValues::default();
     let agreed = wants(6, Actions::empty(), Steps::empty());
-    let (session, filter) = open(Like::Sendmail, offer(6), agreed, Vec::new(), &values);
+    let (session, filter) = open(Flavor::Sendmail, offer(6), agreed, Vec::new(), &values);
     let mut session = session.unwrap();
     session.tell(&Request::Mail(&sender), &values).unwrap();
     session.close().unwrap();

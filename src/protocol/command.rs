@@ -78,7 +78,14 @@ impl std::fmt::Display for Malformed {
     }
 }
 
-impl std::error::Error for Malformed {}
+impl std::error::Error for Malformed {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Offer(refusal) => Some(refusal),
+            _ => None,
+        }
+    }
+}
 
 impl<'a> Command<'a> {
     /// Decodes the payload of a command.

@@ -215,19 +215,19 @@ impl Agreement {
     }
 
     /// Who answers a command that leads to this stage.
-    pub fn answers(&self, stage: Stage) -> Answers {
+    pub fn answers(&self, stage: Stage) -> ReplyPolicy {
         let no_reply = stage.no_reply();
         match (self.steps.intersects(no_reply), self.offered.intersects(no_reply)) {
-            (false, _) => Answers::Filter,
-            (true, true) => Answers::Nobody,
-            (true, false) => Answers::Library,
+            (false, _) => ReplyPolicy::Filter,
+            (true, true) => ReplyPolicy::Nobody,
+            (true, false) => ReplyPolicy::Library,
         }
     }
 }
 
 /// Who answers a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Answers {
+pub enum ReplyPolicy {
     /// The filter, by its callback's status.
     Filter,
     /// Nobody: the MTA does not wait.
@@ -303,10 +303,10 @@ mod tests {
         let own = Choice::Own(Actions::empty(), Steps::NR_HDR | Steps::NR_BODY);
         let agreement = agree(&offer, &wants(0, 0), own).unwrap();
         assert_eq!(agreement.told(), Steps::NR_HDR);
-        assert_eq!(agreement.answers(Stage::Header), Answers::Nobody);
-        assert_eq!(agreement.answers(Stage::Body), Answers::Library);
-        assert_eq!(agreement.answers(Stage::EndOfHeader), Answers::Filter);
-        assert_eq!(agreement.answers(Stage::EndOfMessage), Answers::Filter);
+        assert_eq!(agreement.answers(Stage::Header), ReplyPolicy::Nobody);
+        assert_eq!(agreement.answers(Stage::Body), ReplyPolicy::Library);
+        assert_eq!(agreement.answers(Stage::EndOfHeader), ReplyPolicy::Filter);
+        assert_eq!(agreement.answers(Stage::EndOfMessage), ReplyPolicy::Filter);
     }
 
     #[test]

@@ -67,7 +67,11 @@ impl std::fmt::Display for CannotOpen {
     }
 }
 
-impl std::error::Error for CannotOpen {}
+impl std::error::Error for CannotOpen {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.error)
+    }
+}
 
 impl Listener {
     /// Listens. With `remove_old` a unix socket that is in the way is removed first, but nothing else is.

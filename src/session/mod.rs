@@ -12,7 +12,7 @@ pub mod shutdown;
 use crate::count::Count;
 use crate::log::{self, LineKind};
 use crate::panics::{self, Panic};
-use crate::protocol::negotiate::{Answers, agree};
+use crate::protocol::negotiate::{ReplyPolicy, agree};
 use crate::protocol::{
     Agreement, Command, FrameError, Kind, MacroStage, MacroStore, Malformed, Offer, Refusal, Reply, Stage,
     Steps,
@@ -521,7 +521,7 @@ impl Session {
         verdict: Verdict,
         called: bool,
     ) -> Result<Option<Reply>, End> {
-        let answers = self.agreement.map_or(Answers::Filter, |agreement| agreement.answers(self.stage));
+        let answers = self.agreement.map_or(ReplyPolicy::Filter, |agreement| agreement.answers(self.stage));
         let message_is_over = match verdict {
             Verdict::ACCEPT => true,
             Verdict::REJECT | Verdict::TEMPFAIL | Verdict::DISCARD => {
@@ -529,17 +529,17 @@ impl Session {
             }
             _ => false,
         };
-        self.is_silent = answers == Answers::Nobody && (self.is_silent || called);
+        self.is_silent = answers == ReplyPolicy::Nobody && (self.is_silent || called);
         if message_is_over && self.stage == Stage::EndOfMessage {
             // Before the reply is in the outbox: no change may land behind it.
             self.ctx.refuse_changes();
         }
         let reply = match answers {
-            Answers::Filter => self.reply_of_filter(kind, verdict)?,
-            Answers::Library => Some(Reply::Continue),
-            Answers::Nobody => None,
+            ReplyPolicy::Filter => self.reply_of_filter(kind, verdict)?,
+            ReplyPolicy::Library => Some(Reply::Continue),
+            ReplyPolicy::Nobody => None,
         };
-        if answers != Answers::Filter && called && verdict != Verdict::NOREPLY {
+        if answers != ReplyPolicy::Filter && called && verdict != Verdict::NOREPLY {
             log::error(
                 filter.name(),
                 format_args!(

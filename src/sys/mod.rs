@@ -8,6 +8,8 @@ pub mod pages;
 pub mod resolve;
 pub mod signal;
 pub mod socket;
+#[cfg_attr(test, expect(dead_code, reason = "unit tests keep their lines"))]
+pub mod syslog;
 pub mod thread;
 
 use std::io;

@@ -2,7 +2,7 @@
 //! (see `habits`): malformed replies, odd values and addresses, answers out of place, connections that end. The filter
 //! here writes its own bytes, because our library does not send such things.
 
-use milter::mta::{DefaultAction, Like};
+use milter::mta::{DefaultAction, Flavor};
 use milter::protocol::{Modification, Reply, Steps};
 
 use crate::habits::{Behaviour, Real, assert_equal, compare_session, played_locally, played_with_refused};
@@ -52,8 +52,8 @@ fn add(name: &[u8], value: &[u8]) -> Vec<u8> {
 #[track_caller]
 fn compare(kind: Kind, default_action: DefaultAction, cases: Vec<Case>) {
     let like = match kind {
-        Kind::Postfix => Like::Postfix37,
-        Kind::Sendmail => Like::Sendmail,
+        Kind::Postfix => Flavor::Postfix37,
+        Kind::Sendmail => Flavor::Sendmail,
     };
     let mut server = Real::start(kind, default_action);
     for (name, behaviour) in cases {

@@ -12,8 +12,8 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
 use milter::mta::{
-    Client, ClientAddress, DefaultAction, Disposition, Envelope, Exchange, FilterAddress, Header, Like, Link,
-    MacroValues, Mailbox, Message, Observer, Player, Policy, Session, Submission, offer,
+    Client, ClientAddress, DefaultAction, Disposition, Envelope, Exchange, FilterAddress, Flavor, Header,
+    Link, MacroValues, Mailbox, Message, Observer, Player, Policy, Session, Submission, offer,
 };
 use milter::protocol::reply::{Negotiated, encode_custom};
 use milter::protocol::{MacroStage, Modification, Reply, Stage, Steps, kind};
@@ -370,7 +370,7 @@ impl Refusals {
 }
 
 /// The same session, played.
-pub fn played(like: Like, behaviour: &Behaviour, default_action: DefaultAction) -> Outcome {
+pub fn played(like: Flavor, behaviour: &Behaviour, default_action: DefaultAction) -> Outcome {
     let client = Client {
         // The Postfix of these tests looks no names up.
         name: if like.is_postfix() { b"[127.0.0.1]".to_vec() } else { b"localhost".to_vec() },
@@ -458,7 +458,7 @@ pub fn played_locally(behaviour: &Behaviour, sender: &str) -> Outcome {
         let message = Message::parse(&bytes);
         let submission = submission(&message, Mailbox::parse(sender.as_bytes()), &RECIPIENTS);
         let mut observer = |_: &Exchange| {};
-        let mut player = player(&recorder, Like::Postfix37, &client, &mut observer);
+        let mut player = player(&recorder, Flavor::Postfix37, &client, &mut observer);
         player.play_local_mail();
         player.greet(&[]).unwrap();
         let delivery = player.deliver(&submission).unwrap();
@@ -492,7 +492,7 @@ pub fn played_with_refused(behaviour: &Behaviour) -> Outcome {
             refusals.note("RCPT", reply.clone());
         }
     };
-    let mut player = player(&recorder, Like::Postfix37, &client, &mut observer);
+    let mut player = player(&recorder, Flavor::Postfix37, &client, &mut observer);
     let reply = format!("550 5.1.1 <{REFUSED}>: Recipient address rejected: not here");
     player.refuse_recipients(vec![(Mailbox::parse(REFUSED.as_bytes()), reply.into_bytes())]);
     player.greet(&[]).unwrap();
@@ -504,7 +504,7 @@ pub fn played_with_refused(behaviour: &Behaviour) -> Outcome {
 /// An MTA that tempfails when its filter fails.
 fn player<'a>(
     recorder: &Recorder,
-    like: Like,
+    like: Flavor,
     client: &'a Client,
     observer: &'a mut dyn Observer,
 ) -> Player<'a> {
@@ -540,7 +540,7 @@ pub fn assert_equal(name: &str, played: &Outcome, real: &Outcome) {
 #[track_caller]
 pub fn compare_session(
     server: &mut Real,
-    like: Like,
+    like: Flavor,
     name: &str,
     behaviour: &Behaviour,
     default_action: DefaultAction,
@@ -551,7 +551,7 @@ pub fn compare_session(
 }
 
 /// Compares a real MTA with what is played in its manner.
-fn compare(kind: Kind, like: Like) {
+fn compare(kind: Kind, like: Flavor) {
     let mut server = Real::start(kind, DefaultAction::TempFail);
     for (name, deliveries, behaviour) in cases() {
         let played = played(like, &behaviour, DefaultAction::TempFail);
@@ -673,10 +673,10 @@ fn cases() -> Vec<(&'static str, usize, Behaviour)> {
 
 #[test]
 fn postfix_is_played_as_it_is() {
-    compare(Kind::Postfix, Like::Postfix37);
+    compare(Kind::Postfix, Flavor::Postfix37);
 }
 
 #[test]
 fn sendmail_is_played_as_it_is() {
-    compare(Kind::Sendmail, Like::Sendmail);
+    compare(Kind::Sendmail, Flavor::Sendmail);
 }

@@ -183,7 +183,7 @@ fn address(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use milter::mta::{Envelope, Like, Mail, Message};
+    use milter::mta::{Envelope, Flavor, Mail, Message};
     use milter::protocol::Kind;
 
     fn delivery(disposition: Disposition) -> Delivery {
@@ -198,7 +198,7 @@ mod tests {
             decided_by: Kind::EndOfMessage,
             refused: Vec::new(),
             changes: Vec::new(),
-            mail: Mail::new(envelope, &message, None, Like::Postfix37),
+            mail: Mail::new(envelope, &message, None, Flavor::Postfix37),
         }
     }
 

@@ -8,7 +8,7 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches, Parser, ValueEnum, ValueHint};
 use clap_complete::Shell;
 use milter::mta::{
-    self, Client, ClientAddress, DefaultAction, FilterAddress, Like, Limits, MacroSetting, Mailbox, Policy,
+    self, Client, ClientAddress, DefaultAction, FilterAddress, Flavor, Limits, MacroSetting, Mailbox, Policy,
 };
 use milter::protocol::{Actions, Kind, Offer, Steps};
 
@@ -364,11 +364,11 @@ impl Options {
     }
 
     /// Whose habits.
-    pub fn like(&self) -> Like {
+    pub fn like(&self) -> Flavor {
         match self.like {
-            Habits::Postfix37 => Like::Postfix37,
-            Habits::Postfix312 => Like::Postfix312,
-            Habits::Sendmail => Like::Sendmail,
+            Habits::Postfix37 => Flavor::Postfix37,
+            Habits::Postfix312 => Flavor::Postfix312,
+            Habits::Sendmail => Flavor::Sendmail,
         }
     }
 
@@ -651,12 +651,12 @@ mod tests {
     fn limits_by_phase() {
         let limits = |arguments: &[&str]| options(arguments).unwrap().limits();
         let seconds = Duration::from_secs;
-        assert_eq!(limits(&[]), Like::Postfix37.limits());
+        assert_eq!(limits(&[]), Flavor::Postfix37.limits());
         assert_eq!(limits(&["--timeout", "5"]), Limits::all(seconds(5)));
         let some = limits(&["--like", "sendmail", "--timeout", "content=60", "--timeout", "eom=90"]);
         assert_eq!(
             some,
-            Limits { content: seconds(60), end_of_message: Some(seconds(90)), ..Like::Sendmail.limits() }
+            Limits { content: seconds(60), end_of_message: Some(seconds(90)), ..Flavor::Sendmail.limits() }
         );
         assert!(options(&["--timeout", "body=5"]).is_err());
     }
@@ -664,8 +664,8 @@ mod tests {
     #[test]
     fn whom_it_is_like() {
         let like = |name| options(&["--like", name]).unwrap().like();
-        assert_eq!(["postfix", "postfix-3.7"].map(like), [Like::Postfix37; 2]);
-        assert_eq!(["postfix-3.12", "sendmail"].map(like), [Like::Postfix312, Like::Sendmail]);
+        assert_eq!(["postfix", "postfix-3.7"].map(like), [Flavor::Postfix37; 2]);
+        assert_eq!(["postfix-3.12", "sendmail"].map(like), [Flavor::Postfix312, Flavor::Sendmail]);
         let strict = options(&["--strict", "--default-action", "shutdown"]).unwrap().policy();
         assert_eq!(strict, Policy { default_action: Some(DefaultAction::Shutdown), strict: true });
     }

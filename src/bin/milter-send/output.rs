@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use milter::mta::{
-    Delivery, Disposition, Error, Exchange, Failure, Like, Message, Observer, Outcome, Request, Session,
+    Delivery, Disposition, Error, Exchange, Failure, Flavor, Message, Observer, Outcome, Request, Session,
 };
 use milter::protocol::frame::DEFAULT_MAX_PAYLOAD;
 use milter::protocol::{Kind, Offer};
@@ -190,7 +190,7 @@ impl Output {
     }
 
     /// The session is over.
-    pub fn ends(&mut self, like: Like) -> io::Result<()> {
+    pub fn ends(&mut self, like: Flavor) -> io::Result<()> {
         for warning in self.wishes.warnings(like) {
             self.warn(warning)?;
         }

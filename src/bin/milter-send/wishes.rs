@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use milter::mta::{Exchange, Like};
+use milter::mta::{Exchange, Flavor};
 use milter::protocol::reply::Negotiated;
 use milter::protocol::{Kind, MacroStage};
 
@@ -54,7 +54,7 @@ impl Wishes {
     }
 
     /// What it did not get, in words.
-    pub fn warnings(&self, like: Like) -> Vec<String> {
+    pub fn warnings(&self, like: Flavor) -> Vec<String> {
         let mut warnings = Vec::new();
         for (stage, wish) in self.stages.iter().filter(|(_, wish)| wish.reached) {
             let mut by_reason: BTreeMap<Reason, Vec<&[u8]>> = BTreeMap::new();
@@ -69,20 +69,20 @@ impl Wishes {
     }
 }
 
-fn describe(reason: Reason, names: &[&[u8]], stage: MacroStage, like: Like) -> String {
+fn describe(reason: Reason, names: &[&[u8]], stage: MacroStage, like: Flavor) -> String {
     let list = names.iter().map(|name| printable(name)).collect::<Vec<_>>().join(" ");
     let stage = stage_name(stage);
     let missing = format!("the filter asked for {list} at {stage} and did not get it");
     let option = format!("--macro {stage}:{}=VALUE", String::from_utf8_lossy(bare(names[0])));
     let setting = match like {
-        Like::Postfix37 | Like::Postfix312 => {
+        Flavor::Postfix37 | Flavor::Postfix312 => {
             let values: Vec<_> = names
                 .iter()
                 .map(|name| format!("{{{}}}=VALUE", String::from_utf8_lossy(bare(name))))
                 .collect();
             format!("milter_macro_defaults = {}", values.join(", "))
         }
-        Like::Sendmail => {
+        Flavor::Sendmail => {
             let lines: Vec<_> = names
                 .iter()
                 .map(|name| format!("D{{{}}}VALUE", String::from_utf8_lossy(bare(name))))
@@ -91,8 +91,8 @@ fn describe(reason: Reason, names: &[&[u8]], stage: MacroStage, like: Like) -> S
         }
     };
     let file = match like {
-        Like::Postfix37 | Like::Postfix312 => "main.cf",
-        Like::Sendmail => "sendmail.cf",
+        Flavor::Postfix37 | Flavor::Postfix312 => "main.cf",
+        Flavor::Sendmail => "sendmail.cf",
     };
     match reason {
         Reason::Encryption => format!("{missing}: only a client that uses TLS has it (here: {option})"),
@@ -106,7 +106,7 @@ fn describe(reason: Reason, names: &[&[u8]], stage: MacroStage, like: Like) -> S
     }
 }
 
-fn reason(name: &[u8], like: Like) -> Reason {
+fn reason(name: &[u8], like: Flavor) -> Reason {
     match name {
         b"tls_version" | b"cipher" | b"cipher_bits" | b"cert_subject" | b"cert_issuer" => Reason::Encryption,
         b"auth_type" | b"auth_authen" | b"auth_author" => Reason::Login,
@@ -119,8 +119,8 @@ fn reason(name: &[u8], like: Like) -> Reason {
         | b"rcpt_mailer"
         | b"client_resolve"
         | b"client_connections" => Reason::OtherStage,
-        b"auth_ssf" if like == Like::Sendmail => Reason::Login,
-        b"nrcpts" | b"msg_id" if like == Like::Sendmail => Reason::OtherStage,
+        b"auth_ssf" if like == Flavor::Sendmail => Reason::Login,
+        b"nrcpts" | b"msg_id" if like == Flavor::Sendmail => Reason::OtherStage,
         _ => Reason::Unknown,
     }
 }
@@ -162,11 +162,11 @@ mod tests {
     fn what_came_later_is_not_missing() {
         let mut wishes =
             Wishes::new(&agreed(&[(MacroStage::Rcpt, "i {rcpt_addr}"), (MacroStage::Data, "{no}")]));
-        assert!(wishes.warnings(Like::Postfix37).is_empty());
+        assert!(wishes.warnings(Flavor::Postfix37).is_empty());
         wishes.exchange(&sent(Kind::Rcpt, &["rcpt_addr"]));
-        assert_eq!(wishes.warnings(Like::Postfix37).len(), 1);
+        assert_eq!(wishes.warnings(Flavor::Postfix37).len(), 1);
         wishes.exchange(&sent(Kind::Rcpt, &["i"]));
-        assert!(wishes.warnings(Like::Postfix37).is_empty());
+        assert!(wishes.warnings(Flavor::Postfix37).is_empty());
     }
 
     #[test]
@@ -176,7 +176,7 @@ mod tests {
         wishes.exchange(&sent(Kind::Mail, &[]));
         let asked = "the filter asked for";
         assert_eq!(
-            wishes.warnings(Like::Postfix37),
+            wishes.warnings(Flavor::Postfix37),
             [
                 format!(
                     "{asked} {{cipher}} at mail and did not get it: only a client that uses TLS has it (here: --macro mail:cipher=VALUE)"
@@ -192,6 +192,6 @@ mod tests {
                 ),
             ]
         );
-        assert!(wishes.warnings(Like::Sendmail)[3].contains("in sendmail.cf D{x}VALUE, D{y}VALUE would"));
+        assert!(wishes.warnings(Flavor::Sendmail)[3].contains("in sendmail.cf D{x}VALUE, D{y}VALUE would"));
     }
 }

@@ -69,8 +69,8 @@ const MUTANTS: [Mutant; 21] = [
     Mutant {
         name: "no answer for an MTA that waits",
         file: "src/session/mod.rs",
-        good: "Answers::Library => Some(Reply::Continue),",
-        bad: "Answers::Library => None,",
+        good: "ReplyPolicy::Library => Some(Reply::Continue),",
+        bad: "ReplyPolicy::Library => None,",
     },
     Mutant {
         name: "internal protocol flags shown to the filter",
