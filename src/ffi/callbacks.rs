@@ -1,8 +1,10 @@
 //! The filter behind the C callback table: arguments marshalled, C called, the status read.
 
+use super::barrier::enclosed;
 use super::types::{SMFICTX, SMFIS_ALL_OPTS, SMFIS_CONTINUE, sfsistat, smfiDesc};
 use crate::protocol::{Actions, Arguments, Choice, Kind, Offer, Peer, Refusal, Steps, Text, Wants};
-use crate::session::{Context, Filter, Verdict};
+use crate::session::{Context, Filter, NoMemory, Verdict};
+use crate::sys::memory;
 use crate::sys::socket::{inet_name, inet6_name, unix_name};
 use smallvec::SmallVec;
 use std::ffi::{CStr, CString, c_char, c_int, c_uchar, c_ulong};
@@ -20,28 +22,28 @@ const HAS_UNKNOWN: c_int = 3;
 const HAS_DATA: c_int = 4;
 const HAS_NEGOTIATE: c_int = 5;
 
-type Simple = Option<unsafe extern "C" fn(*mut SMFICTX) -> sfsistat>;
-type Envelope = Option<unsafe extern "C" fn(*mut SMFICTX, *mut *mut c_char) -> sfsistat>;
+type Simple = Option<unsafe extern "C-unwind" fn(*mut SMFICTX) -> sfsistat>;
+type Envelope = Option<unsafe extern "C-unwind" fn(*mut SMFICTX, *mut *mut c_char) -> sfsistat>;
 
 /// The callbacks that a filter has registered.
 #[derive(Debug, Clone)]
 pub struct Callbacks {
     name: CString,
     actions: Actions,
-    connect: Option<unsafe extern "C" fn(*mut SMFICTX, *mut c_char, *mut libc::sockaddr) -> sfsistat>,
-    helo: Option<unsafe extern "C" fn(*mut SMFICTX, *mut c_char) -> sfsistat>,
+    connect: Option<unsafe extern "C-unwind" fn(*mut SMFICTX, *mut c_char, *mut libc::sockaddr) -> sfsistat>,
+    helo: Option<unsafe extern "C-unwind" fn(*mut SMFICTX, *mut c_char) -> sfsistat>,
     envfrom: Envelope,
     envrcpt: Envelope,
-    header: Option<unsafe extern "C" fn(*mut SMFICTX, *mut c_char, *mut c_char) -> sfsistat>,
+    header: Option<unsafe extern "C-unwind" fn(*mut SMFICTX, *mut c_char, *mut c_char) -> sfsistat>,
     eoh: Simple,
-    body: Option<unsafe extern "C" fn(*mut SMFICTX, *mut c_uchar, usize) -> sfsistat>,
+    body: Option<unsafe extern "C-unwind" fn(*mut SMFICTX, *mut c_uchar, usize) -> sfsistat>,
     eom: Simple,
     abort: Simple,
     close: Simple,
-    unknown: Option<unsafe extern "C" fn(*mut SMFICTX, *const c_char) -> sfsistat>,
+    unknown: Option<unsafe extern "C-unwind" fn(*mut SMFICTX, *const c_char) -> sfsistat>,
     data: Simple,
     negotiate: Option<
-        unsafe extern "C" fn(
+        unsafe extern "C-unwind" fn(
             *mut SMFICTX,
             c_ulong,
             c_ulong,
@@ -128,24 +130,39 @@ fn actions_from_c(flags: c_ulong) -> Actions {
     Actions::from_bits_retain(flags as u32)
 }
 
-/// Calls a callback that gets nothing but the context; one that is missing continues.
-fn call(callback: Simple, ctx: &Context) -> Verdict {
-    callback.map_or(Verdict::CONTINUE, |callback| {
-        // SAFETY: the filter registered the function with this type; the context lives through the call.
-        Verdict(unsafe { callback(handle(ctx)) })
-    })
-}
+impl Callbacks {
+    /// Calls a callback; it returns, or the process ends.
+    #[inline]
+    fn call<T>(&self, callback: &'static str, call: impl FnOnce() -> T) -> T {
+        enclosed(&self.name, callback, call)
+    }
 
-fn call_envelope(callback: Envelope, ctx: &Context, arguments: Arguments<'_>) -> Verdict {
-    /// Enough for every real command, so that no memory is allocated.
-    const USUAL: usize = 16;
-    let Some(callback) = callback else { return Verdict::CONTINUE };
-    let mut argv = SmallVec::<[*mut c_char; USUAL]>::new();
-    argv.extend(arguments.texts().map(|mut text| text.as_mut_ptr().cast()));
-    argv.push(null_mut());
-    // SAFETY: the array ends with NULL; each string before it is writable and ends with NUL, and nothing else uses
-    // them during the call.
-    Verdict(unsafe { callback(handle(ctx), argv.as_mut_ptr()) })
+    /// Calls a callback that gets nothing but the context; one that is missing continues.
+    fn call_simple(&self, name: &'static str, callback: Simple, ctx: &Context) -> Verdict {
+        callback.map_or(Verdict::CONTINUE, |callback| {
+            // SAFETY: the filter registered the function with this type; the context lives through the call.
+            Verdict(self.call(name, || unsafe { callback(handle(ctx)) }))
+        })
+    }
+
+    fn call_envelope(
+        &self,
+        name: &'static str,
+        callback: Envelope,
+        ctx: &Context,
+        arguments: Arguments<'_>,
+    ) -> Result<Verdict, NoMemory> {
+        /// Enough for every real command, so that no memory is allocated.
+        const USUAL: usize = 16;
+        let Some(callback) = callback else { return Ok(Verdict::CONTINUE) };
+        let mut argv = SmallVec::<[*mut c_char; USUAL]>::new();
+        memory::fallibly(|| argv.try_reserve(arguments.count() + 1)).map_err(|_| NoMemory)?;
+        argv.extend(arguments.texts().map(|mut text| text.as_mut_ptr().cast()));
+        argv.push(null_mut());
+        // SAFETY: the array ends with NULL; each string before it is writable and ends with NUL, and nothing else uses
+        // them during the call.
+        Ok(Verdict(self.call(name, || unsafe { callback(handle(ctx), argv.as_mut_ptr()) })))
+    }
 }
 
 impl Filter for Callbacks {
@@ -185,7 +202,7 @@ impl Filter for Callbacks {
         let mut steps = flags_to_c((self.off | (offer.steps & Steps::SKIP)).bits());
         let (mut unused2, mut unused3) = (0, 0);
         // SAFETY: the filter registered the function with this type; all pointers lead to live variables.
-        let status = unsafe {
+        let status = self.call(Kind::Negotiate.name(), || unsafe {
             callback(
                 handle(ctx),
                 offered_actions,
@@ -197,7 +214,7 @@ impl Filter for Callbacks {
                 &raw mut unused2,
                 &raw mut unused3,
             )
-        };
+        });
         match status {
             SMFIS_ALL_OPTS => Ok(Choice::AllOptions),
             SMFIS_CONTINUE => Ok(Choice::Own(actions_from_c(actions), Steps::from_bits_retain(steps as u32))),
@@ -211,7 +228,7 @@ impl Filter for Callbacks {
         let call = |address: *mut libc::sockaddr| {
             // SAFETY: the filter registered the function with this type; the host name is writable and ends
             // with NUL; the address is NULL or that of a live socket name of its family.
-            Verdict(unsafe { callback(handle(ctx), host, address) })
+            Verdict(self.call(Kind::Connect.name(), || unsafe { callback(handle(ctx), host, address) }))
         };
         match peer {
             Peer::Unknown => call(null_mut()),
@@ -232,20 +249,22 @@ impl Filter for Callbacks {
     fn helo(&self, ctx: &Context, mut name: Text<'_>) -> Verdict {
         self.helo.map_or(Verdict::CONTINUE, |callback| {
             // SAFETY: the filter registered the function with this type; the name is writable and ends with NUL.
-            Verdict(unsafe { callback(handle(ctx), name.as_mut_ptr().cast()) })
+            Verdict(
+                self.call(Kind::Helo.name(), || unsafe { callback(handle(ctx), name.as_mut_ptr().cast()) }),
+            )
         })
     }
 
-    fn mail(&self, ctx: &Context, arguments: Arguments<'_>) -> Verdict {
-        call_envelope(self.envfrom, ctx, arguments)
+    fn mail(&self, ctx: &Context, arguments: Arguments<'_>) -> Result<Verdict, NoMemory> {
+        self.call_envelope(Kind::Mail.name(), self.envfrom, ctx, arguments)
     }
 
-    fn rcpt(&self, ctx: &Context, arguments: Arguments<'_>) -> Verdict {
-        call_envelope(self.envrcpt, ctx, arguments)
+    fn rcpt(&self, ctx: &Context, arguments: Arguments<'_>) -> Result<Verdict, NoMemory> {
+        self.call_envelope(Kind::Rcpt.name(), self.envrcpt, ctx, arguments)
     }
 
     fn data(&self, ctx: &Context) -> Verdict {
-        call(self.data, ctx)
+        self.call_simple(Kind::Data.name(), self.data, ctx)
     }
 
     fn header(&self, ctx: &Context, mut name: Text<'_>, mut value: Text<'_>) -> Verdict {
@@ -253,37 +272,43 @@ impl Filter for Callbacks {
             let (name, value) = (name.as_mut_ptr().cast(), value.as_mut_ptr().cast());
             // SAFETY: the filter registered the function with this type; both strings are writable and end
             // with NUL.
-            Verdict(unsafe { callback(handle(ctx), name, value) })
+            Verdict(self.call(Kind::Header.name(), || unsafe { callback(handle(ctx), name, value) }))
         })
     }
 
     fn end_of_header(&self, ctx: &Context) -> Verdict {
-        call(self.eoh, ctx)
+        self.call_simple(Kind::EndOfHeader.name(), self.eoh, ctx)
     }
 
     fn body(&self, ctx: &Context, piece: &mut [u8]) -> Verdict {
         self.body.map_or(Verdict::CONTINUE, |callback| {
             // SAFETY: the filter registered the function with this type; the piece is writable.
-            Verdict(unsafe { callback(handle(ctx), piece.as_mut_ptr(), piece.len()) })
+            Verdict(self.call(Kind::Body.name(), || unsafe {
+                callback(handle(ctx), piece.as_mut_ptr(), piece.len())
+            }))
         })
     }
 
     fn end_of_message(&self, ctx: &Context) -> Verdict {
-        call(self.eom, ctx)
+        self.call_simple(Kind::EndOfMessage.name(), self.eom, ctx)
     }
 
     fn unknown(&self, ctx: &Context, line: &mut [u8]) -> Verdict {
         self.unknown.map_or(Verdict::CONTINUE, |callback| {
             // SAFETY: the filter registered the function with this type; a NUL stands behind the line.
-            Verdict(unsafe { callback(handle(ctx), line.as_mut_ptr().cast()) })
+            Verdict(
+                self.call(Kind::Unknown.name(), || unsafe {
+                    callback(handle(ctx), line.as_mut_ptr().cast())
+                }),
+            )
         })
     }
 
     fn abort(&self, ctx: &Context) {
-        call(self.abort, ctx);
+        self.call_simple(Kind::Abort.name(), self.abort, ctx);
     }
 
     fn close(&self, ctx: &Context) {
-        call(self.close, ctx);
+        self.call_simple("close", self.close, ctx);
     }
 }

@@ -164,9 +164,9 @@ pub extern "C" fn smfi_setmaxdatasize(sz: usize) -> usize {
 pub unsafe extern "C" fn smfi_version(pmajor: *mut c_uint, pminor: *mut c_uint, ppl: *mut c_uint) -> c_int {
     entry(|| {
         for (pointer, number) in [pmajor, pminor, ppl].into_iter().zip(VERSION) {
-            // SAFETY: NULL, or a variable of the caller's.
-            if let Some(variable) = unsafe { pointer.as_mut() } {
-                *variable = number;
+            if !pointer.is_null() {
+                // SAFETY: it leads to a variable of the caller's.
+                unsafe { pointer.write(number) };
             }
         }
         MI_SUCCESS

@@ -9,6 +9,7 @@
 //! - A `char *` is NULL or points to a string that ends with NUL and that nobody changes during the call.
 //! - No panic leaves an export: it is logged, and becomes the failure value of the return type.
 
+mod barrier;
 mod callbacks;
 mod context;
 mod library;

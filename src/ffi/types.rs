@@ -109,36 +109,46 @@ pub struct smfiDesc {
     pub xxfi_flags: c_ulong,
     /// A client has connected; hostaddr is NULL when its address is unknown.
     pub xxfi_connect: Option<
-        unsafe extern "C" fn(ctx: *mut SMFICTX, hostname: *mut c_char, hostaddr: *mut sockaddr) -> sfsistat,
+        unsafe extern "C-unwind" fn(
+            ctx: *mut SMFICTX,
+            hostname: *mut c_char,
+            hostaddr: *mut sockaddr,
+        ) -> sfsistat,
     >,
     /// HELO or EHLO.
-    pub xxfi_helo: Option<unsafe extern "C" fn(ctx: *mut SMFICTX, helohost: *mut c_char) -> sfsistat>,
+    pub xxfi_helo: Option<unsafe extern "C-unwind" fn(ctx: *mut SMFICTX, helohost: *mut c_char) -> sfsistat>,
     /// MAIL FROM: the address, its ESMTP parameters, NULL.
-    pub xxfi_envfrom: Option<unsafe extern "C" fn(ctx: *mut SMFICTX, argv: *mut *mut c_char) -> sfsistat>,
+    pub xxfi_envfrom:
+        Option<unsafe extern "C-unwind" fn(ctx: *mut SMFICTX, argv: *mut *mut c_char) -> sfsistat>,
     /// RCPT TO: the address, its ESMTP parameters, NULL.
-    pub xxfi_envrcpt: Option<unsafe extern "C" fn(ctx: *mut SMFICTX, argv: *mut *mut c_char) -> sfsistat>,
+    pub xxfi_envrcpt:
+        Option<unsafe extern "C-unwind" fn(ctx: *mut SMFICTX, argv: *mut *mut c_char) -> sfsistat>,
     /// A header line.
     pub xxfi_header: Option<
-        unsafe extern "C" fn(ctx: *mut SMFICTX, headerf: *mut c_char, headerv: *mut c_char) -> sfsistat,
+        unsafe extern "C-unwind" fn(
+            ctx: *mut SMFICTX,
+            headerf: *mut c_char,
+            headerv: *mut c_char,
+        ) -> sfsistat,
     >,
     /// The end of the header.
-    pub xxfi_eoh: Option<unsafe extern "C" fn(ctx: *mut SMFICTX) -> sfsistat>,
+    pub xxfi_eoh: Option<unsafe extern "C-unwind" fn(ctx: *mut SMFICTX) -> sfsistat>,
     /// A piece of the body.
     pub xxfi_body:
-        Option<unsafe extern "C" fn(ctx: *mut SMFICTX, bodyp: *mut c_uchar, len: usize) -> sfsistat>,
+        Option<unsafe extern "C-unwind" fn(ctx: *mut SMFICTX, bodyp: *mut c_uchar, len: usize) -> sfsistat>,
     /// The end of the message: the one place where it may be changed.
-    pub xxfi_eom: Option<unsafe extern "C" fn(ctx: *mut SMFICTX) -> sfsistat>,
+    pub xxfi_eom: Option<unsafe extern "C-unwind" fn(ctx: *mut SMFICTX) -> sfsistat>,
     /// The message is given up.
-    pub xxfi_abort: Option<unsafe extern "C" fn(ctx: *mut SMFICTX) -> sfsistat>,
+    pub xxfi_abort: Option<unsafe extern "C-unwind" fn(ctx: *mut SMFICTX) -> sfsistat>,
     /// The session is over.
-    pub xxfi_close: Option<unsafe extern "C" fn(ctx: *mut SMFICTX) -> sfsistat>,
+    pub xxfi_close: Option<unsafe extern "C-unwind" fn(ctx: *mut SMFICTX) -> sfsistat>,
     /// An SMTP command that the MTA does not know. Read only if xxfi_version is above 2.
-    pub xxfi_unknown: Option<unsafe extern "C" fn(ctx: *mut SMFICTX, arg: *const c_char) -> sfsistat>,
+    pub xxfi_unknown: Option<unsafe extern "C-unwind" fn(ctx: *mut SMFICTX, arg: *const c_char) -> sfsistat>,
     /// DATA. Read only if xxfi_version is above 3.
-    pub xxfi_data: Option<unsafe extern "C" fn(ctx: *mut SMFICTX) -> sfsistat>,
+    pub xxfi_data: Option<unsafe extern "C-unwind" fn(ctx: *mut SMFICTX) -> sfsistat>,
     /// What the MTA offers (actions, steps), and what the filter takes of it. Read only if xxfi_version is above 4.
     pub xxfi_negotiate: Option<
-        unsafe extern "C" fn(
+        unsafe extern "C-unwind" fn(
             ctx: *mut SMFICTX,
             f0: c_ulong,
             f1: c_ulong,

@@ -1,6 +1,9 @@
 //! The macros of a session: definitions per stage, lookup, and when they are forgotten (contract 1.5).
 
 use super::text::find_nul;
+use std::collections::TryReserveError;
+use std::ops::Range;
+use std::ptr::NonNull;
 
 /// The stages that have macros, in protocol order. The byte is the command's that the MTA sends next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -85,25 +88,46 @@ impl From<MacroStage> for u8 {
 
 /// The definitions of one session.
 ///
-/// Values are handed to C as pointers, so a stage's bytes never move while it keeps its definitions.
+/// Values are handed to C as pointers, so a stage's bytes never move while it keeps its definitions, and no reference that
+/// would have to be the only one leads to them. A filter may write into a value, NULs too, so nothing is ever told
+/// from a value's bytes: each definition is kept as the length of its value (in [`FIELD`] bytes; 0 for a name that has
+/// none), the name and its NUL, the value and its NUL.
 #[derive(Debug, Default)]
 pub struct MacroStore {
     /// By stage; empty before the first definition.
     stages: Vec<Vec<u8>>,
 }
 
+/// Bytes of the length in front of a definition.
+const FIELD: usize = 4;
+
 impl MacroStore {
     /// Replaces the definitions of a stage by `definitions`: name NUL value NUL, and so on. What stands behind
     /// the last NUL is dropped. Bytes without any NUL are no definitions: the old ones stay.
-    pub fn define(&mut self, stage: MacroStage, definitions: &[u8]) {
-        let Some(end) = definitions.iter().rposition(|&b| b == 0) else { return };
+    ///
+    /// # Errors
+    /// There is no memory for them; the stage has no definitions then.
+    pub fn define(&mut self, stage: MacroStage, definitions: &[u8]) -> Result<(), TryReserveError> {
+        let Some(end) = definitions.iter().rposition(|&b| b == 0) else { return Ok(()) };
         if self.stages.is_empty() {
+            self.stages.try_reserve_exact(MacroStage::COUNT)?;
             self.stages.resize_with(MacroStage::COUNT, Vec::new);
         }
         let store = &mut self.stages[stage.index()];
         store.clear();
-        store.reserve_exact(end + 1);
-        store.extend_from_slice(&definitions[..=end]);
+        let mut rest = &definitions[..=end];
+        let strings = rest.iter().filter(|&&b| b == 0).count();
+        store.try_reserve_exact(rest.len() + strings.div_ceil(2) * FIELD)?;
+        while let Some(length) = find_nul(rest) {
+            let (name, behind) = rest.split_at(length + 1);
+            let (value, behind) = behind.split_at(find_nul(behind).map_or(0, |length| length + 1));
+            let length = u32::try_from(value.len()).expect("a frame's length has 32 bits");
+            store.extend_from_slice(&length.to_le_bytes());
+            store.extend_from_slice(name);
+            store.extend_from_slice(value);
+            rest = behind;
+        }
+        Ok(())
     }
 
     /// Forgets the definitions of all stages behind `stage`.
@@ -139,18 +163,22 @@ impl MacroStore {
         }
     }
 
-    /// The value of a macro, with its NUL: the latest stage that defines it decides. `x` and `{x}` are the same
-    /// name. A name that stands alone at the end of its definitions has no value.
-    pub fn get(&mut self, name: &[u8]) -> Option<&mut [u8]> {
+    /// Where the value of a macro is, a string that ends with NUL: the latest stage that defines it decides. `x` and
+    /// `{x}` are the same name. A name that stands alone at the end of its definitions has no value.
+    pub fn get(&mut self, name: &[u8]) -> Option<NonNull<u8>> {
+        let (stage, value) = self.find(name)?;
+        NonNull::new(self.stages[stage].as_mut_ptr().wrapping_add(value.start))
+    }
+
+    /// In which stage the value of a macro is, and where there.
+    fn find(&self, name: &[u8]) -> Option<(usize, Range<usize>)> {
         let name = bare(name);
         if name.is_empty() {
             return None;
         }
-        let (stage, value) = self.stages.iter().enumerate().rev().find_map(|(stage, store)| {
-            let value = find(store, name)?;
-            Some((stage, value))
-        })?;
-        value.map(|range| &mut self.stages[stage][range])
+        let of_stage = |(stage, store): (usize, &Vec<u8>)| Some((stage, find(store, name)?));
+        let (stage, value) = self.stages.iter().enumerate().rev().find_map(of_stage)?;
+        (!value.is_empty()).then_some((stage, value))
     }
 }
 
@@ -162,21 +190,17 @@ fn bare(name: &[u8]) -> &[u8] {
     }
 }
 
-/// Where in `store` the value of `name` is, NUL included. The inner option is `None` for a name without value.
-#[expect(clippy::option_option, reason = "not defined, and defined without a value, are two things here")]
-fn find(store: &[u8], name: &[u8]) -> Option<Option<std::ops::Range<usize>>> {
+/// Where in the definitions of a stage the value of `name` is, NUL included; empty for a name without one.
+fn find(store: &[u8], name: &[u8]) -> Option<Range<usize>> {
     let mut at = 0;
-    let next = |at: &mut usize| {
-        let start = *at;
-        let length = find_nul(&store[start..])?;
-        *at = start + length + 1;
-        Some(start..*at)
-    };
-    while let Some(key) = next(&mut at) {
-        let value = next(&mut at);
-        if bare(&store[key.start..key.end - 1]) == name {
+    while let Some((field, behind)) = store.get(at..).and_then(<[u8]>::split_first_chunk::<FIELD>) {
+        let key = &behind[..find_nul(behind)?];
+        let start = at + FIELD + key.len() + 1;
+        let value = start..start + u32::from_le_bytes(*field) as usize;
+        if bare(key) == name {
             return Some(value);
         }
+        at = value.end;
     }
     None
 }
@@ -186,9 +210,12 @@ mod tests {
     use super::*;
 
     fn get(store: &mut MacroStore, name: &str) -> Option<String> {
-        let value = store.get(name.as_bytes())?;
-        assert_eq!(value.last(), Some(&0));
-        Some(String::from_utf8(value[..value.len() - 1].to_vec()).unwrap())
+        let (stage, range) = store.find(name.as_bytes())?;
+        let value = store.stages[stage][range].to_vec();
+        let address = store.get(name.as_bytes()).unwrap().as_ptr();
+        assert!(store.stages[stage].as_ptr_range().contains(&address.cast_const()));
+        let value = String::from_utf8(value).unwrap();
+        Some(value.strip_suffix('\0').unwrap().to_owned())
     }
 
     #[test]
@@ -206,7 +233,7 @@ mod tests {
     #[test]
     fn single_characters_with_and_without_braces() {
         let mut store = MacroStore::default();
-        store.define(MacroStage::Connect, b"j\0mx\0{i}\0Q1\0{daemon_name}\0smtp\0");
+        store.define(MacroStage::Connect, b"j\0mx\0{i}\0Q1\0{daemon_name}\0smtp\0").unwrap();
         assert_eq!(get(&mut store, "j").as_deref(), Some("mx"));
         assert_eq!(get(&mut store, "{j}").as_deref(), Some("mx"));
         assert_eq!(get(&mut store, "i").as_deref(), Some("Q1"));
@@ -218,8 +245,8 @@ mod tests {
     #[test]
     fn the_latest_stage_wins() {
         let mut store = MacroStore::default();
-        store.define(MacroStage::Connect, b"i\0first\0");
-        store.define(MacroStage::EndOfMessage, b"i\0last\0");
+        store.define(MacroStage::Connect, b"i\0first\0").unwrap();
+        store.define(MacroStage::EndOfMessage, b"i\0last\0").unwrap();
         assert_eq!(get(&mut store, "i").as_deref(), Some("last"));
         store.forget_above(MacroStage::Mail);
         assert_eq!(get(&mut store, "i").as_deref(), Some("first"));
@@ -230,15 +257,15 @@ mod tests {
     #[test]
     fn frames_that_are_odd() {
         let mut store = MacroStore::default();
-        store.define(MacroStage::Helo, b"a\x001\0");
-        store.define(MacroStage::Helo, b"no definition");
+        store.define(MacroStage::Helo, b"a\x001\0").unwrap();
+        store.define(MacroStage::Helo, b"no definition").unwrap();
         assert_eq!(get(&mut store, "a").as_deref(), Some("1"), "a bad frame changes nothing");
-        store.define(MacroStage::Helo, b"b\x002\0a\0cut off");
+        store.define(MacroStage::Helo, b"b\x002\0a\0cut off").unwrap();
         assert_eq!(get(&mut store, "a"), None);
-        store.define(MacroStage::Helo, b"\0empty name\0b\x001\0b\x002\0");
+        store.define(MacroStage::Helo, b"\0empty name\0b\x001\0b\x002\0").unwrap();
         assert_eq!(get(&mut store, ""), None);
         assert_eq!(get(&mut store, "b").as_deref(), Some("1"), "the first of several counts");
-        store.define(MacroStage::Helo, b"b\x002\0a\0");
+        store.define(MacroStage::Helo, b"b\x002\0a\0").unwrap();
         assert_eq!(get(&mut store, "b").as_deref(), Some("2"));
         assert_eq!(get(&mut store, "a"), None);
     }
@@ -246,8 +273,8 @@ mod tests {
     #[test]
     fn another_session_gets_the_memory_but_no_definition() {
         let mut store = MacroStore::default();
-        store.define(MacroStage::Connect, b"j\0mx\0");
-        store.define(MacroStage::EndOfMessage, &[&b"i\0"[..], &[b'x'; 100_000], b"\0"].concat());
+        store.define(MacroStage::Connect, b"j\0mx\0").unwrap();
+        store.define(MacroStage::EndOfMessage, &[&b"i\0"[..], &[b'x'; 100_000], b"\0"].concat()).unwrap();
         let memory = |store: &MacroStore| store.stages.iter().map(Vec::capacity).sum::<usize>();
         let mut store = store.recycled();
         assert!(get(&mut store, "j").is_none() && get(&mut store, "i").is_none());
@@ -257,10 +284,20 @@ mod tests {
     }
 
     #[test]
+    fn what_is_written_into_a_value_hides_no_other() {
+        let mut store = MacroStore::default();
+        store.define(MacroStage::Connect, b"{a}\0one two\0{b}\0yes\0{c}\0").unwrap();
+        let (stage, value) = store.find(b"{a}").unwrap();
+        store.stages[stage][value].fill(0);
+        assert_eq!(get(&mut store, "{b}").as_deref(), Some("yes"));
+        assert_eq!((get(&mut store, "two"), get(&mut store, "{c}")), (None, None));
+    }
+
+    #[test]
     fn an_unpaired_name_hides_older_values() {
         let mut store = MacroStore::default();
-        store.define(MacroStage::Connect, b"a\x001\0");
-        store.define(MacroStage::Helo, b"a\0");
+        store.define(MacroStage::Connect, b"a\x001\0").unwrap();
+        store.define(MacroStage::Helo, b"a\0").unwrap();
         assert_eq!(get(&mut store, "a"), None);
     }
 }

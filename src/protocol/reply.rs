@@ -54,13 +54,18 @@ pub struct Negotiated {
 const LARGEST: usize = u32::MAX as usize - 1;
 
 impl Negotiated {
+    /// How many bytes of data its frame has.
+    pub fn payload_length(&self) -> usize {
+        let lists = self.macro_lists.iter().map(|(_, list)| size_of::<u32>() + list.len() + NUL.len());
+        3 * size_of::<u32>() + lists.sum::<usize>()
+    }
+
     /// Appends the frame, unless its payload would be larger than `max_payload` bytes.
     ///
     /// # Errors
     /// It would; nothing is appended.
     pub fn encode(&self, out: &mut Vec<u8>, max_payload: usize) -> Result<(), TooLarge> {
-        let lists = self.macro_lists.iter().map(|(_, list)| size_of::<u32>() + list.len() + NUL.len());
-        if 3 * size_of::<u32>() + lists.sum::<usize>() > max_payload.min(LARGEST) {
+        if self.payload_length() > max_payload.min(LARGEST) {
             return Err(TooLarge);
         }
         append_with(out, b'O', |out| {
@@ -151,13 +156,20 @@ impl<'a> Modification<'a> {
     /// # Errors
     /// It would; nothing is appended.
     pub fn encode(&self, out: &mut Vec<u8>, max_payload: usize) -> Result<(), TooLarge> {
-        let mut put = |kind: u8, parts: &[&[u8]]| {
-            if parts.iter().map(|part| part.len()).sum::<usize>() > max_payload.min(LARGEST) {
-                return Err(TooLarge);
-            }
-            append(out, kind, parts);
-            Ok(())
-        };
+        if self.payload_length() > max_payload.min(LARGEST) {
+            return Err(TooLarge);
+        }
+        self.with_parts(|kind, parts| append(out, kind, parts));
+        Ok(())
+    }
+
+    /// How many bytes of data its frame has.
+    pub fn payload_length(&self) -> usize {
+        self.with_parts(|_, parts| parts.iter().map(|part| part.len()).sum())
+    }
+
+    /// Calls `put` with the command byte and the parts of the payload.
+    fn with_parts<T>(&self, put: impl FnOnce(u8, &[&[u8]]) -> T) -> T {
         match *self {
             Self::AddHeader { name, value } => put(b'h', &[name, NUL, value, NUL]),
             Self::InsertHeader { index, name, value } => {

@@ -41,6 +41,11 @@ impl<'a> Arguments<'a> {
         Some(Self(&mut bytes[..=end]))
     }
 
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.0.iter().filter(|&&b| b == 0).count()
+    }
+
     /// One after the other, at least one.
     pub fn texts(self) -> impl Iterator<Item = Text<'a>> {
         let mut rest = self.0;
@@ -109,6 +114,7 @@ mod tests {
     fn arguments_end_at_the_last_nul() {
         let mut bytes = b"<a@b>\0\0SIZE=1\0rest".to_vec();
         let arguments = Arguments::new(&mut bytes).unwrap();
+        assert_eq!(arguments.count(), 3);
         let texts: Vec<_> = arguments.texts().map(|t| t.as_bytes().to_vec()).collect();
         assert_eq!(texts, [&b"<a@b>"[..], b"", b"SIZE=1"]);
         assert!(Arguments::new(&mut b"abc".to_vec()).is_none());

@@ -18,8 +18,9 @@ use super::pool::{Effort, Job, Pool, THREAD_IDLE_TIMEOUT, Turn, Waited};
 use super::settings::{Settings, Threads};
 use super::sync::ThreadGroup;
 use crate::log::{self, LineKind};
-use crate::session::{Buffers, Cause, Context, Filter, Link, Patience, Pause, Session, Shutdown};
+use crate::session::{Buffers, Cause, Filter, Link, Patience, Pause, Session, Shutdown, remember};
 use crate::sys::epoll::Trigger;
+use crate::sys::memory;
 use crate::sys::socket::Socket;
 use crate::sys::{self, Interest};
 use crossbeam_channel::Sender;
@@ -38,10 +39,6 @@ const COMPLAIN_EVERY: Duration = Duration::from_secs(10);
 
 /// How long nobody looks for expired sessions when there are none.
 const NO_SWEEP: Duration = Duration::from_secs(86_400);
-
-/// How many contexts of ended sessions are kept, so that a late call of a filter's helper thread fails instead
-/// of reading freed memory.
-const TOMBSTONES: usize = 256;
 
 /// So many sessions that talk at once, for each processor, have a thread each. With two or three connections batches would
 /// cost a quarter of the messages.
@@ -66,7 +63,6 @@ struct Shared<F: Filter> {
     load: LoadGauge,
     /// Sessions that have not ended.
     live: Live,
-    tombstones: Mutex<VecDeque<Arc<Context>>>,
     events: Sender<Event>,
 }
 
@@ -214,7 +210,6 @@ impl<F: Filter> Engine<F> {
             parking: Parking::new(poller),
             load: LoadGauge::new(BLOCKING_PER_PROCESSOR * processors),
             live: Live::default(),
-            tombstones: Mutex::default(),
             events,
         });
         let threads = Arc::new(ThreadGroup::default());
@@ -333,9 +328,10 @@ impl<F: Filter> Shared<F> {
 
     /// Serves a new connection. A thread that is alone must be free for the next one: it refuses this one.
     fn begin(&self, socket: Socket, turn: &Turn<'_>, buffers: &mut Buffers) {
-        if turn.is_alone {
+        let missing = [(turn.is_alone, "thread"), (memory::is_short(), "memory")];
+        if let Some((_, missing)) = missing.into_iter().find(|(is_missing, _)| *is_missing) {
             drop(socket);
-            self.complain("thread", format_args!("no thread for another connection, refused"));
+            self.complain(missing, format_args!("no {missing} for another connection, refused"));
             return self.session_ended();
         }
         let limits = &self.settings.limits;
@@ -389,7 +385,7 @@ impl<F: Filter> Shared<F> {
         }
         self.parking.forget(&mut connection);
         self.load.forget(connection.counted);
-        self.remember(Arc::clone(connection.session.context()));
+        remember(Arc::clone(connection.session.context()));
         drop(connection);
         self.session_ended();
     }
@@ -440,15 +436,6 @@ impl<F: Filter> Shared<F> {
             let _ = self.events.send(Event::EarlierDeadline);
         }
         Ok(())
-    }
-
-    /// Keeps the context of an ended session for a while.
-    fn remember(&self, context: Arc<Context>) {
-        let mut tombstones = self.tombstones.lock();
-        let forgotten = if tombstones.len() == TOMBSTONES { tombstones.pop_front() } else { None };
-        tombstones.push_back(context);
-        drop(tombstones);
-        drop(forgotten);
     }
 
     fn session_ended(&self) {

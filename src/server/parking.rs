@@ -8,8 +8,9 @@
 use super::sync::Mutex;
 use crate::session::Cause;
 use crate::sys::epoll::{BATCH, Report, Trigger};
+use crate::sys::memory;
 use smallvec::SmallVec;
-use std::collections::VecDeque;
+use std::collections::{TryReserveError, VecDeque};
 use std::io;
 use std::time::{Duration, Instant};
 
@@ -67,8 +68,8 @@ struct Table<T> {
     slots: Vec<Slot<T>>,
     /// Slots without a session.
     free: Vec<u32>,
-    /// Sessions that go on although they have not spoken.
-    due: VecDeque<(Box<T>, Cause)>,
+    /// How many slots hold a session that is [due](Slot::due).
+    due: usize,
     /// The first deadline that the last sweep has seen, or that has been added since; `None` if there is none.
     first_deadline: Option<Instant>,
 }
@@ -82,6 +83,8 @@ struct Slot<T> {
     session: Option<Box<T>>,
     /// Whether it was reported while it was away.
     has_spoken: bool,
+    /// Why the session goes on although it has not spoken.
+    due: Option<Cause>,
 }
 
 /// Why a session is not parked.
@@ -95,7 +98,7 @@ enum NotParked {
 impl<T: Parkable, P: Poller<T>> Parking<T, P> {
     /// No session yet.
     pub fn new(poller: P) -> Self {
-        let table = Table { slots: Vec::new(), free: Vec::new(), due: VecDeque::new(), first_deadline: None };
+        let table = Table { slots: Vec::new(), free: Vec::new(), due: 0, first_deadline: None };
         Self { poller, table: Mutex::new(table) }
     }
 
@@ -147,7 +150,13 @@ impl<T: Parkable, P: Poller<T>> Parking<T, P> {
             return Err((session, NotParked::GoesOn(Cause::Ready)));
         }
         let before = session.place().0;
-        let token = before.map_or_else(|| table.new_slot(deadline), |(token, _)| token);
+        let token = match before {
+            Some((token, _)) => token,
+            None => match table.new_slot(deadline) {
+                Ok(token) => token,
+                Err(_) => return Err((session, NotParked::Refused(io::ErrorKind::OutOfMemory.into()))),
+            },
+        };
         let stays_armed = before == Some((token, Trigger::Edge)) && trigger == Trigger::Edge;
         let slot = &mut table.slots[index(token)];
         if std::mem::take(&mut slot.has_spoken) && stays_armed {
@@ -196,22 +205,36 @@ impl<T: Parkable, P: Poller<T>> Parking<T, P> {
     /// [`Self::wake`]. One thread at a time waits.
     ///
     /// # Errors
-    /// The poller is of no use any more. Sessions that are due were appended nevertheless.
+    /// The poller is of no use any more. Sessions that are due are appended nevertheless.
     pub fn next(&self, time: Duration, found: &mut VecDeque<(Box<T>, Cause)>) -> io::Result<()> {
         let mut reports = Reports::new();
         let waited = self.poller.wait(time, &mut reports);
         let table = &mut *self.table.lock();
-        found.append(&mut table.due);
         for Report { token, is_hung_up } in reports {
             let Some(slot) = table.slots.get_mut(index(token)) else { continue };
             if slot.generation != generation(token) {
                 continue; // an earlier session's, reported late
             }
-            match slot.session.take() {
-                Some(session) if is_hung_up => found.push_back((session, Cause::HungUp)),
-                Some(session) => found.push_back((session, Cause::Ready)),
-                None => slot.has_spoken = true,
+            match table.take(index(token)) {
+                Some((session, Some(cause))) => found.push_back((session, cause)),
+                Some((session, None)) if is_hung_up => found.push_back((session, Cause::HungUp)),
+                Some((session, None)) => found.push_back((session, Cause::Ready)),
+                None => table.slots[index(token)].has_spoken = true,
             }
+        }
+        // No more than a batch, so that there is always memory for them.
+        for index in 0..table.slots.len() {
+            if table.due == 0 || found.len() >= BATCH {
+                break;
+            }
+            if table.slots[index].due.is_some()
+                && let Some((session, Some(cause))) = table.take(index)
+            {
+                found.push_back((session, cause));
+            }
+        }
+        if table.due > 0 {
+            self.poller.wake();
         }
         waited
     }
@@ -243,14 +266,15 @@ impl<T: Parkable, P: Poller<T>> Parking<T, P> {
 
     /// Lets those parked sessions go on for which `cause`, given the deadline, has one.
     fn release(&self, table: &mut Table<T>, mut cause: impl FnMut(Instant, &T) -> Option<Cause>) {
-        for slot in &mut table.slots {
+        for slot in table.slots.iter_mut().filter(|slot| slot.due.is_none()) {
             if let Some(session) = &slot.session
                 && let Some(cause) = cause(slot.deadline, session)
             {
-                table.due.extend(slot.session.take().map(|session| (session, cause)));
+                slot.due = Some(cause);
+                table.due += 1;
             }
         }
-        if !table.due.is_empty() {
+        if table.due > 0 {
             self.poller.wake();
         }
     }
@@ -258,12 +282,38 @@ impl<T: Parkable, P: Poller<T>> Parking<T, P> {
 
 impl<T> Table<T> {
     /// A slot for a session that was never parked: its token.
-    fn new_slot(&mut self, deadline: Instant) -> u64 {
-        let index = self.free.pop().unwrap_or_else(|| {
-            self.slots.push(Slot { generation: 0, deadline, session: None, has_spoken: false });
-            (self.slots.len() - 1) as u32
-        });
-        u64::from(self.slots[index as usize].generation) << 32 | u64::from(index)
+    ///
+    /// # Errors
+    /// There is no memory for it.
+    fn new_slot(&mut self, deadline: Instant) -> Result<u64, TryReserveError> {
+        let index = match self.free.pop() {
+            Some(index) => index,
+            None => {
+                memory::fallibly(|| {
+                    self.slots.try_reserve(1)?;
+                    // So that none is asked for when a slot becomes free.
+                    self.free.try_reserve(self.slots.len() + 1)
+                })?;
+                self.slots.push(Slot {
+                    generation: 0,
+                    deadline,
+                    session: None,
+                    has_spoken: false,
+                    due: None,
+                });
+                (self.slots.len() - 1) as u32
+            }
+        };
+        Ok(u64::from(self.slots[index as usize].generation) << 32 | u64::from(index))
+    }
+
+    /// Takes a session out, if it is there, and the cause if it is due.
+    fn take(&mut self, index: usize) -> Option<(Box<T>, Option<Cause>)> {
+        let slot = &mut self.slots[index];
+        let session = slot.session.take()?;
+        let cause = slot.due.take();
+        self.due -= usize::from(cause.is_some());
+        Some((session, cause))
     }
 
     fn free_slot(&mut self, token: u64) {

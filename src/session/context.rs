@@ -3,10 +3,13 @@
 //! ever runs under its locks. There are two: sending may block, and whoever asks for a macro must not wait for that.
 
 use super::link::Link;
-use crate::protocol::reply::{Negotiated, TooLarge, encode_custom};
+use crate::protocol::frame::OVERHEAD;
+use crate::protocol::reply::{Negotiated, encode_custom};
 use crate::protocol::{Actions, Agreement, MacroStage, MacroStore, Modification, Reply, SmtpReply};
 use crate::sys::fork::Process;
+use crate::sys::memory;
 use parking_lot::Mutex;
+use std::collections::TryReserveError;
 use std::ffi::c_void;
 use std::io;
 use std::ptr::NonNull;
@@ -111,8 +114,7 @@ impl Context {
     /// The value of a macro: a string that ends with NUL. It may be written to, and stays where it is until its
     /// stage is defined anew or forgotten.
     pub fn macro_value(&self, name: &[u8]) -> Option<NonNull<u8>> {
-        let mut state = self.state.lock();
-        state.macros.get(name).map(|value| NonNull::from(value).cast())
+        self.state.lock().macros.get(name)
     }
 
     /// Stores a reply for the next verdict that it fits; an older one is forgotten.
@@ -120,14 +122,18 @@ impl Context {
         self.state.lock().reply = Some(reply);
     }
 
-    /// Asks for macros at a stage: names separated by space. Each stage can be asked for once in a session.
+    /// Asks for macros at a stage: names separated by space. Each stage can be asked for once in a session. `false` if it
+    /// was, or if there is no memory for them.
     pub fn request_macros(&self, stage: MacroStage, names: &[u8]) -> bool {
         let lists = &mut self.state.lock().macro_lists;
         let fresh = lists.iter().all(|(listed, _)| *listed != stage);
-        if fresh {
-            lists.push((stage, names.to_vec()));
+        let mut list = Vec::new();
+        if !fresh || memory::fallibly(|| list.try_reserve_exact(names.len())).is_err() {
+            return false;
         }
-        fresh
+        list.extend_from_slice(names);
+        lists.push((stage, list));
+        true
     }
 
     /// Makes one modification, if `action` was agreed on and it is the time for it: between BODYEOB and the next
@@ -158,6 +164,24 @@ impl Context {
 }
 
 impl Output {
+    /// Makes room for so many bytes, if need be by sending what has gathered.
+    ///
+    /// # Errors
+    /// There is no memory for that, or why sending failed.
+    #[inline]
+    fn make_room(&mut self, bytes: usize) -> Result<(), io::ErrorKind> {
+        if self.bytes.capacity() - self.bytes.len() >= bytes { Ok(()) } else { self.grow(bytes) }
+    }
+
+    #[cold]
+    fn grow(&mut self, bytes: usize) -> Result<(), io::ErrorKind> {
+        if memory::fallibly(|| self.bytes.try_reserve(bytes)).is_ok() {
+            return Ok(());
+        }
+        self.flush()?;
+        memory::fallibly(|| self.bytes.try_reserve(bytes)).map_err(|_| io::ErrorKind::OutOfMemory)
+    }
+
     fn modify(
         &mut self,
         action: Actions,
@@ -190,6 +214,10 @@ impl Output {
             // A copy of what the session's process has gathered, and will send itself.
             self.bytes.clear();
         }
+        let length = modification.payload_length();
+        if length <= max_payload {
+            self.make_room(OVERHEAD + length).map_err(|_| NotSent::Disconnected)?;
+        }
         modification.encode(&mut self.bytes, max_payload).map_err(|_| NotSent::TooLarge)?;
         // A child gives no answer with which it could leave.
         if now || is_forked_child || self.bytes.len() >= GATHER {
@@ -216,6 +244,15 @@ impl Output {
     }
 }
 
+/// Why a stored reply was not given.
+#[derive(Debug)]
+pub(super) enum NotAnswered {
+    /// It is larger than the largest frame.
+    TooLarge,
+    /// There is no memory for it, or why sending what stands before it failed.
+    NoRoom(io::ErrorKind),
+}
+
 /// The session's own side of the context.
 impl Context {
     /// Lends the memory that gathers replies.
@@ -235,8 +272,8 @@ impl Context {
     /// Answers OPTNEG, with the macro lists that the filter has asked for so far.
     ///
     /// # Errors
-    /// The answer is larger than the largest frame.
-    pub(super) fn agreed(&self, agreement: &Agreement) -> Result<(), TooLarge> {
+    /// The answer is larger than the largest frame, or there is no memory for it.
+    pub(super) fn agreed(&self, agreement: &Agreement) -> Result<(), NotAnswered> {
         let mut macro_lists = std::mem::take(&mut self.state.lock().macro_lists);
         macro_lists.sort_unstable_by_key(|(stage, _)| stage.number());
         let answer = Negotiated {
@@ -247,7 +284,10 @@ impl Context {
         };
         let output = &mut *self.output.lock();
         output.actions = agreement.actions();
-        let result = answer.encode(&mut output.bytes, self.max_payload);
+        let result = output.make_room(OVERHEAD + answer.payload_length()).map_err(NotAnswered::NoRoom);
+        let result = result.and_then(|()| {
+            answer.encode(&mut output.bytes, self.max_payload).map_err(|_| NotAnswered::TooLarge)
+        });
         // They stay: a stage can be asked for once in a session.
         self.state.lock().macro_lists = answer.macro_lists;
         result
@@ -261,6 +301,7 @@ impl Context {
     pub(super) fn answer(&self, reply: Option<Reply>) -> Result<(), io::ErrorKind> {
         let output = &mut *self.output.lock();
         if let Some(reply) = reply {
+            output.make_room(OVERHEAD)?;
             reply.encode(&mut output.bytes);
         }
         output.flush()
@@ -270,16 +311,18 @@ impl Context {
     /// is used up by that.
     ///
     /// # Errors
-    /// It is larger than the largest frame.
-    pub(super) fn answer_stored(&self, permanent: bool) -> Result<bool, TooLarge> {
+    /// It is larger than the largest frame, or there is no room for it.
+    pub(super) fn answer_stored(&self, permanent: bool) -> Result<bool, NotAnswered> {
         let stored = self.state.lock().reply.take_if(|reply| reply.is_permanent() == permanent);
         let Some(reply) = stored else {
             return Ok(false);
         };
         if reply.as_bytes().len() >= self.max_payload {
-            return Err(TooLarge);
+            return Err(NotAnswered::TooLarge);
         }
-        encode_custom(reply.as_bytes(), &mut self.output.lock().bytes);
+        let output = &mut *self.output.lock();
+        output.make_room(OVERHEAD + reply.as_bytes().len() + 1).map_err(NotAnswered::NoRoom)?;
+        encode_custom(reply.as_bytes(), &mut output.bytes);
         Ok(true)
     }
 
@@ -304,8 +347,12 @@ impl Context {
     }
 
     /// Replaces the macros of a stage.
-    pub(super) fn define_macros(&self, stage: MacroStage, definitions: &[u8]) {
-        self.state.lock().macros.define(stage, definitions);
+    ///
+    /// # Errors
+    /// There is no memory for them.
+    pub(super) fn define_macros(&self, stage: MacroStage, definitions: &[u8]) -> Result<(), TryReserveError> {
+        let macros = &mut self.state.lock().macros;
+        memory::fallibly(|| macros.define(stage, definitions))
     }
 
     /// Forgets the macros of all stages behind `stage`.

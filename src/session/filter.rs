@@ -26,6 +26,10 @@ impl Verdict {
     pub const SKIP: Self = Self(8);
 }
 
+/// There is no memory for what a callback needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NoMemory;
+
 /// A mail filter. One value serves all sessions; what belongs to one session hangs on its [`Context`].
 ///
 /// A session calls its methods one after the other, but perhaps from different threads. It calls the method
@@ -54,10 +58,16 @@ pub trait Filter: Send + Sync + 'static {
     fn helo(&self, ctx: &Context, name: Text<'_>) -> Verdict;
 
     /// The sender and ESMTP arguments.
-    fn mail(&self, ctx: &Context, arguments: Arguments<'_>) -> Verdict;
+    ///
+    /// # Errors
+    /// The list of the arguments could not be made.
+    fn mail(&self, ctx: &Context, arguments: Arguments<'_>) -> Result<Verdict, NoMemory>;
 
     /// A recipient and ESMTP arguments.
-    fn rcpt(&self, ctx: &Context, arguments: Arguments<'_>) -> Verdict;
+    ///
+    /// # Errors
+    /// As of [`Self::mail`].
+    fn rcpt(&self, ctx: &Context, arguments: Arguments<'_>) -> Result<Verdict, NoMemory>;
 
     /// DATA.
     fn data(&self, ctx: &Context) -> Verdict;

@@ -94,21 +94,20 @@ impl Inbox {
         Ok(Some(frame::read(&mut buffer[from..to])))
     }
 
-    /// Room to receive into, enough for what the frame under way still needs. It is empty if there is no memory for
-    /// that; receiving 0 bytes then ends the session.
+    /// Room to receive into, enough for what the frame under way still needs; `None` if there is no memory for that.
     #[inline]
-    pub(super) fn room(&mut self) -> &mut [u8] {
+    pub(super) fn room(&mut self) -> Option<&mut [u8]> {
         if self.is_empty() {
             (self.start, self.end) = (0, 0);
         } else {
-            self.make_room();
+            self.make_room()?;
         }
-        self.free()
+        Some(self.free())
     }
 
     /// Moves a frame that has come in part to the front, and makes the buffer large enough for the rest of it.
     #[cold]
-    fn make_room(&mut self) {
+    fn make_room(&mut self) -> Option<()> {
         self.uncover();
         let buffer = &mut *self.buffer;
         buffer.copy_within(self.start..self.end, 0);
@@ -116,10 +115,10 @@ impl Inbox {
         // The frame's length was checked against the limit before anyone came here for more bytes.
         if let Ok(Some(length)) = frame::measure(&buffer[..self.end], usize::MAX)
             && length > buffer.len() - 1
-            && self.grow(length).is_err()
         {
-            *self = Self::default();
+            self.grow(length).ok()?;
         }
+        Some(())
     }
 
     /// What is behind the received bytes, but for the last byte.
@@ -159,7 +158,7 @@ mod tests {
     use super::*;
 
     fn deliver(inbox: &mut Inbox, bytes: &[u8]) {
-        inbox.room()[..bytes.len()].copy_from_slice(bytes);
+        inbox.room().unwrap()[..bytes.len()].copy_from_slice(bytes);
         inbox.received(bytes.len());
     }
 
@@ -208,7 +207,7 @@ mod tests {
     #[test]
     fn the_largest_usual_frame_fits_into_one_receive() {
         let mut inbox = prepared();
-        assert_eq!(inbox.room().len(), 65_540);
+        assert_eq!(inbox.room().unwrap().len(), 65_540);
     }
 
     #[test]
@@ -219,7 +218,7 @@ mod tests {
         frame::append(&mut bytes, b'B', &[&payload]);
         let mut rest = &bytes[..];
         while !rest.is_empty() {
-            let count = inbox.room().len().min(rest.len());
+            let count = inbox.room().unwrap().len().min(rest.len());
             deliver(&mut inbox, &rest[..count]);
             rest = &rest[count..];
         }

@@ -58,6 +58,8 @@ pub enum Arrival {
     Closed,
     /// Nothing, or not a whole frame, within the timeout.
     TimedOut,
+    /// There is no memory to receive into.
+    NoMemory,
     /// The connection broke.
     Broken(io::Error),
 }
@@ -87,15 +89,16 @@ impl Link {
             let deadline = inbox.frame_deadline(self.timeouts.frame());
             return self.receive_until(inbox, in_message, deadline);
         }
+        let Some(room) = inbox.room() else { return Arrival::NoMemory };
         let received = if may_block {
             if !self.is_bounded.load(Ordering::Relaxed)
                 && let Err(error) = self.bound()
             {
                 return Arrival::Broken(error);
             }
-            self.socket.receive(inbox.room())
+            self.socket.receive(room)
         } else {
-            self.socket.try_receive(inbox.room())
+            self.socket.try_receive(room)
         };
         match received {
             Ok(0) => Arrival::Closed,
@@ -124,7 +127,8 @@ impl Link {
     /// Waits for bytes until `deadline`, or until the process stops.
     fn receive_until(&self, inbox: &mut Inbox, in_message: bool, deadline: Instant) -> Arrival {
         loop {
-            match self.socket.try_receive(inbox.room()) {
+            let Some(room) = inbox.room() else { return Arrival::NoMemory };
+            match self.socket.try_receive(room) {
                 Ok(0) => return Arrival::Closed,
                 Ok(count) => return Arrival::Bytes { all: inbox.received(count) },
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 pub mod context;
+mod ended;
 pub mod filter;
 mod inbox;
 pub mod link;
@@ -18,7 +19,9 @@ use crate::protocol::{
     Steps,
 };
 pub use context::Context;
-pub use filter::{Filter, Verdict};
+use context::NotAnswered;
+pub use ended::remember;
+pub use filter::{Filter, NoMemory, Verdict};
 pub use inbox::Inbox;
 use link::Arrival;
 pub use link::{Link, Timeouts};
@@ -53,6 +56,8 @@ enum End {
     Shutdown,
     /// Nothing came, or not a whole frame, or the MTA did not take a reply in time.
     TimedOut,
+    /// There is no memory for what the MTA sends.
+    NoMemory,
     /// The connection broke.
     Broken(io::Error),
     /// The connection broke before the MTA had sent anything: somebody looked whether the filter listens.
@@ -89,6 +94,7 @@ impl std::fmt::Display for End {
             Self::NegotiationTooLarge => f.write_str(
                 "negotiation: the answer is larger than smfi_setmaxdatasize allows, session ended",
             ),
+            Self::NoMemory => f.write_str("no memory for what the MTA sends, session ended"),
             Self::Panicked(panic) => write!(f, "internal error: {panic}, session ended"),
             Self::Status(kind, status) => {
                 let name = kind.name();
@@ -110,6 +116,7 @@ impl End {
         match self {
             Self::Quit | Self::Closed | Self::Shutdown | Self::Unused => LineKind("orderly", 0),
             Self::TimedOut => LineKind("timed out", 0),
+            Self::NoMemory => LineKind("no memory", 0),
             Self::Broken(_) => LineKind("broken", 0),
             Self::Frame(FrameError::Empty) => LineKind("frame", 0),
             Self::Frame(FrameError::TooLong { .. }) => LineKind("frame", 1),
@@ -259,7 +266,7 @@ impl Session {
         patience: Patience<'_>,
         reads_on: bool,
     ) -> Result<Pause, End> {
-        inbox.prepare().map_err(End::Broken)?;
+        inbox.prepare().map_err(|_| End::NoMemory)?;
         loop {
             if self.must_end() {
                 return Err(End::Shutdown);
@@ -276,6 +283,7 @@ impl Session {
                 Arrival::Shutdown => return Err(End::Shutdown),
                 Arrival::Closed => return Err(End::Closed),
                 Arrival::TimedOut => return Err(End::TimedOut),
+                Arrival::NoMemory => return Err(End::NoMemory),
                 Arrival::Broken(_) if self.is_unused(inbox) => return Err(End::Unused),
                 Arrival::Broken(error) => return Err(broken(error)),
             };
@@ -369,14 +377,14 @@ impl Session {
             }
             Command::Macro(stage, definitions) => {
                 if let Some(stage) = stage {
-                    self.ctx.define_macros(stage, definitions);
+                    self.ctx.define_macros(stage, definitions).map_err(|_| End::NoMemory)?;
                 }
                 return Ok(None);
             }
             Command::Connect(host, peer) => filter.connect(ctx, host, peer),
             Command::Helo(name) => filter.helo(ctx, name),
-            Command::Mail(arguments) => filter.mail(ctx, arguments),
-            Command::Rcpt(arguments) => filter.rcpt(ctx, arguments),
+            Command::Mail(arguments) => filter.mail(ctx, arguments).map_err(|NoMemory| End::NoMemory)?,
+            Command::Rcpt(arguments) => filter.rcpt(ctx, arguments).map_err(|NoMemory| End::NoMemory)?,
             Command::Data => filter.data(ctx),
             Command::Header(name, value) => filter.header(ctx, name, value),
             Command::EndOfHeader => filter.end_of_header(ctx),
@@ -476,7 +484,10 @@ impl Session {
     fn negotiate<F: Filter>(&mut self, filter: &F, offer: &Offer) -> Result<(), End> {
         let choice = filter.negotiate(&self.ctx, offer).map_err(End::Refused)?;
         let agreement = agree(offer, &filter.wants(), choice).map_err(End::Refused)?;
-        self.ctx.agreed(&agreement).map_err(|_| End::NegotiationTooLarge)?;
+        self.ctx.agreed(&agreement).map_err(|error| match error {
+            NotAnswered::TooLarge => End::NegotiationTooLarge,
+            NotAnswered::NoRoom(error) => broken(error),
+        })?;
         self.send(None)?;
         self.agreement = Some(agreement);
         self.has_silences = agreement.has_silences();
@@ -571,7 +582,10 @@ impl Session {
     }
 
     fn answer_stored(&self, permanent: bool) -> Result<bool, End> {
-        let answered = self.ctx.answer_stored(permanent).map_err(|_| End::ReplyTooLarge)?;
+        let answered = self.ctx.answer_stored(permanent).map_err(|error| match error {
+            NotAnswered::TooLarge => End::ReplyTooLarge,
+            NotAnswered::NoRoom(error) => broken(error),
+        })?;
         if answered {
             self.send(None)?;
         }
@@ -655,6 +669,7 @@ fn broken(error: impl Into<io::Error>) -> End {
     match error.kind() {
         io::ErrorKind::TimedOut => End::TimedOut,
         io::ErrorKind::ConnectionAborted => End::Shutdown,
+        io::ErrorKind::OutOfMemory => End::NoMemory,
         _ => End::Broken(error),
     }
 }

@@ -65,12 +65,12 @@ impl Filter for Recorder {
         self.see(Kind::Helo, ctx, "helo")
     }
 
-    fn mail(&self, ctx: &Context, _: Arguments<'_>) -> Verdict {
-        self.see(Kind::Mail, ctx, "mail")
+    fn mail(&self, ctx: &Context, _: Arguments<'_>) -> Result<Verdict, NoMemory> {
+        Ok(self.see(Kind::Mail, ctx, "mail"))
     }
 
-    fn rcpt(&self, ctx: &Context, _: Arguments<'_>) -> Verdict {
-        self.see(Kind::Rcpt, ctx, "rcpt")
+    fn rcpt(&self, ctx: &Context, _: Arguments<'_>) -> Result<Verdict, NoMemory> {
+        Ok(self.see(Kind::Rcpt, ctx, "rcpt"))
     }
 
     fn data(&self, ctx: &Context) -> Verdict {

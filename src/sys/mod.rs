@@ -4,6 +4,7 @@
 pub mod epoll;
 pub mod event;
 pub mod fork;
+pub mod memory;
 pub mod pages;
 pub mod resolve;
 pub mod signal;

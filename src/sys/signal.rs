@@ -107,10 +107,16 @@ pub fn thread_number() -> libc::pid_t {
     unsafe { libc::gettid() }
 }
 
-/// Sends a signal to a thread of this process, so that its [`wait`] ends. Async-signal-safe.
+/// Sends a signal to a thread of this process, so that its [`wait`] ends. Async-signal-safe: errno stays what it was.
 pub fn wake(thread: libc::pid_t, signal: libc::c_int) {
-    // SAFETY: tgkill takes numbers only. If there is no such thread in this process, nothing happens.
-    unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), thread, signal) };
+    // SAFETY: tgkill takes numbers only. If there is no such thread in this process, nothing happens. The address of
+    // errno is that of the calling thread's own variable.
+    unsafe {
+        let errno = libc::__errno_location();
+        let before = *errno;
+        libc::syscall(libc::SYS_tgkill, libc::getpid(), thread, signal);
+        *errno = before;
+    }
 }
 
 /// Whether the process ignores a signal, as programs do that nohup(1) has started.

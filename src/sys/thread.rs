@@ -1,14 +1,28 @@
 //! Threads as pthread_create(3) makes them for a C program: the default stack, no extra signal stack, no
 //! bookkeeping. A thread for each connection should cost what the system charges and not more.
 
+use super::pages::Pages;
 use parking_lot::{Condvar, Mutex};
 use std::io;
 use std::mem::MaybeUninit;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 /// Callbacks were written for the stacks of C programs; musl's default is far smaller than glibc's.
 const LEAST_STACK: usize = 1 << 20;
+
+/// What a thread more than ever before must leave of a limit on the address space, in bytes: the filter, the C library
+/// and the sessions that are open need memory too, and for some of what they need there is no way to say that there is
+/// none. (For as many as there were before, the C library may have the stacks still.)
+const LEFT: usize = 16 << 20;
+
+/// The rule does not hold for so many: without them nobody is served.
+const FEW: usize = 6;
+
+/// How many threads there are, and how many there were at most.
+static ALIVE: AtomicUsize = AtomicUsize::new(0);
+static MOST: AtomicUsize = AtomicUsize::new(FEW);
 
 /// Threads that are started one by one and waited for together. Each, as its last act, joins the one that has left
 /// before it, and [`Self::wait`] joins the last. So none is left behind as a zombie, and none runs code of this library
@@ -105,9 +119,17 @@ fn with_attributes(create: impl FnOnce(*const libc::pthread_attr_t) -> libc::c_i
         libc::pthread_attr_getstacksize(attributes.as_ptr(), &raw mut size);
         if size < LEAST_STACK {
             libc::pthread_attr_setstacksize(attributes.as_mut_ptr(), LEAST_STACK);
+            size = LEAST_STACK;
         }
     }
-    let result = create(attributes.as_ptr());
+    let alive = ALIVE.fetch_add(1, Ordering::Relaxed) + 1;
+    let is_room = alive <= MOST.load(Ordering::Relaxed) || Pages::new(size + LEFT).is_ok();
+    let result = if is_room { create(attributes.as_ptr()) } else { libc::EAGAIN };
+    if result == 0 {
+        MOST.fetch_max(alive, Ordering::Relaxed);
+    } else {
+        ALIVE.fetch_sub(1, Ordering::Relaxed);
+    }
     // SAFETY: initialised above, and not used any more.
     unsafe { libc::pthread_attr_destroy(attributes.as_mut_ptr()) };
     result
@@ -117,6 +139,7 @@ extern "C" fn start(argument: *mut libc::c_void) -> *mut libc::c_void {
     // SAFETY: `argument` is the box that `spawn` leaked for this thread.
     let Start { group, body } = *unsafe { Box::from_raw(argument.cast::<Start>()) };
     body();
+    ALIVE.fetch_sub(1, Ordering::Relaxed);
     group.leave();
     std::ptr::null_mut()
 }

@@ -6,6 +6,7 @@
 mod abi;
 mod abi_types;
 mod answers;
+mod boundary;
 mod c_tests;
 mod differential;
 mod edges;
@@ -16,6 +17,7 @@ mod habits;
 mod header;
 mod install;
 mod mail_servers;
+mod memory;
 mod milter_send;
 mod misbehaviour;
 mod model;
