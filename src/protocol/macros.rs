@@ -94,7 +94,7 @@ impl From<MacroStage> for u8 {
 /// none), the name and its NUL, the value and its NUL.
 #[derive(Debug, Default)]
 pub struct MacroStore {
-    /// By stage; empty before the first definition.
+    /// By stage; those behind the last one that has definitions may be missing.
     stages: Vec<Vec<u8>>,
 }
 
@@ -109,8 +109,8 @@ impl MacroStore {
     /// There is no memory for them; the stage has no definitions then.
     pub fn define(&mut self, stage: MacroStage, definitions: &[u8]) -> Result<(), TryReserveError> {
         let Some(end) = definitions.iter().rposition(|&b| b == 0) else { return Ok(()) };
-        if self.stages.is_empty() {
-            self.stages.try_reserve_exact(MacroStage::COUNT)?;
+        if self.stages.len() < MacroStage::COUNT {
+            self.stages.try_reserve_exact(MacroStage::COUNT - self.stages.len())?;
             self.stages.resize_with(MacroStage::COUNT, Vec::new);
         }
         let store = &mut self.stages[stage.index()];
@@ -161,6 +161,9 @@ impl MacroStore {
         for store in self.stages.iter_mut().filter(|store| store.is_empty()) {
             *store = Vec::new();
         }
+        let needed = self.stages.iter().rposition(|store| !store.is_empty()).map_or(0, |last| last + 1);
+        self.stages.truncate(needed);
+        self.stages.shrink_to_fit();
     }
 
     /// Where the value of a macro is, a string that ends with NUL: the latest stage that defines it decides. `x` and
@@ -281,6 +284,20 @@ mod tests {
         assert!((5..2000).contains(&memory(&store)), "{}", memory(&store));
         store.release();
         assert_eq!(memory(&store), 0);
+    }
+
+    #[test]
+    fn a_silent_session_keeps_what_is_defined_and_no_more() {
+        let mut store = MacroStore::default();
+        store.define(MacroStage::Helo, b"h\x001\0").unwrap();
+        store.define(MacroStage::EndOfMessage, b"i\x002\0").unwrap();
+        let address = store.get(b"h");
+        store.forget_above(MacroStage::Helo);
+        store.release();
+        assert_eq!((store.stages.len(), store.stages.capacity()), (2, 2));
+        assert_eq!(store.get(b"h"), address, "values do not move");
+        store.define(MacroStage::EndOfMessage, b"i\x003\0").unwrap();
+        assert_eq!(get(&mut store, "i").as_deref(), Some("3"));
     }
 
     #[test]

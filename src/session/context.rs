@@ -42,6 +42,13 @@ pub struct Context {
 #[derive(Debug)]
 struct State {
     macros: MacroStore,
+    /// What most sessions never have; apart, because there may be many silent ones.
+    wishes: Option<Box<Wishes>>,
+}
+
+/// What the filter wants later.
+#[derive(Debug, Default)]
+struct Wishes {
     reply: Option<SmtpReply>,
     macro_lists: Vec<(MacroStage, Vec<u8>)>,
 }
@@ -90,7 +97,7 @@ impl Context {
             private: AtomicPtr::new(std::ptr::null_mut()),
             ended: AtomicBool::new(false),
             max_payload,
-            state: Mutex::new(State { macros, reply: None, macro_lists: Vec::new() }),
+            state: Mutex::new(State { macros, wishes: None }),
             output: Mutex::new(Output {
                 bytes: Vec::new(),
                 link: Ok(link),
@@ -119,13 +126,14 @@ impl Context {
 
     /// Stores a reply for the next verdict that it fits; an older one is forgotten.
     pub fn set_reply(&self, reply: SmtpReply) {
-        self.state.lock().reply = Some(reply);
+        self.state.lock().wishes.get_or_insert_default().reply = Some(reply);
     }
 
     /// Asks for macros at a stage: names separated by space. Each stage can be asked for once in a session. `false` if it
     /// was, or if there is no memory for them.
     pub fn request_macros(&self, stage: MacroStage, names: &[u8]) -> bool {
-        let lists = &mut self.state.lock().macro_lists;
+        let mut state = self.state.lock();
+        let lists = &mut state.wishes.get_or_insert_default().macro_lists;
         let fresh = lists.iter().all(|(listed, _)| *listed != stage);
         let mut list = Vec::new();
         if !fresh || memory::fallibly(|| list.try_reserve_exact(names.len())).is_err() {
@@ -152,6 +160,11 @@ impl Context {
     pub fn replace_body(&self, body: &[u8]) -> Result<(), NotSent> {
         let send = |piece| self.modify(Actions::CHGBODY, Modification::ReplaceBody(piece));
         if body.is_empty() { send(body) } else { body.chunks(BODY_PIECE).try_for_each(send) }
+    }
+
+    /// The largest payload of a frame in either direction, in bytes.
+    pub(super) fn max_payload(&self) -> usize {
+        self.max_payload
     }
 
     /// Tells the MTA at once that the filter is still working.
@@ -274,7 +287,10 @@ impl Context {
     /// # Errors
     /// The answer is larger than the largest frame, or there is no memory for it.
     pub(super) fn agreed(&self, agreement: &Agreement) -> Result<(), NotAnswered> {
-        let mut macro_lists = std::mem::take(&mut self.state.lock().macro_lists);
+        let mut macro_lists = match &mut self.state.lock().wishes {
+            Some(wishes) => std::mem::take(&mut wishes.macro_lists),
+            None => Vec::new(),
+        };
         macro_lists.sort_unstable_by_key(|(stage, _)| stage.number());
         let answer = Negotiated {
             version: agreement.version(),
@@ -289,7 +305,9 @@ impl Context {
             answer.encode(&mut output.bytes, self.max_payload).map_err(|_| NotAnswered::TooLarge)
         });
         // They stay: a stage can be asked for once in a session.
-        self.state.lock().macro_lists = answer.macro_lists;
+        if let Some(wishes) = &mut self.state.lock().wishes {
+            wishes.macro_lists = answer.macro_lists;
+        }
         result
     }
 
@@ -313,7 +331,8 @@ impl Context {
     /// # Errors
     /// It is larger than the largest frame, or there is no room for it.
     pub(super) fn answer_stored(&self, permanent: bool) -> Result<bool, NotAnswered> {
-        let stored = self.state.lock().reply.take_if(|reply| reply.is_permanent() == permanent);
+        let fits = |reply: &mut SmtpReply| reply.is_permanent() == permanent;
+        let stored = self.state.lock().wishes.as_mut().and_then(|wishes| wishes.reply.take_if(fits));
         let Some(reply) = stored else {
             return Ok(false);
         };
@@ -382,8 +401,7 @@ impl Context {
             output.link = Err(io::ErrorKind::NotConnected);
         }
         let state = &mut *self.state.lock();
-        state.macro_lists = Vec::new();
-        state.reply = None;
+        state.wishes = None;
         std::mem::take(&mut state.macros).recycled()
     }
 

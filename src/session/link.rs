@@ -9,7 +9,6 @@ use crate::sys::{self, Interest, Woken};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// How long the MTA may take, as smfi_settimeout sets it, in seconds.
@@ -38,8 +37,6 @@ pub struct Link {
     socket: Socket,
     timeouts: Timeouts,
     shutdown: Arc<Shutdown>,
-    /// Whether the socket knows how long [`Self::receive`] may block.
-    is_bounded: AtomicBool,
 }
 
 /// What waiting for the MTA has brought.
@@ -67,7 +64,7 @@ pub enum Arrival {
 impl Link {
     /// Takes over a new connection.
     pub fn new(socket: Socket, timeouts: Timeouts, shutdown: Arc<Shutdown>) -> Self {
-        Self { socket, timeouts, shutdown, is_bounded: AtomicBool::new(false) }
+        Self { socket, timeouts, shutdown }
     }
 
     /// When a silence will have been too long that is noticed `now`. It may have lasted for [`PARK_AFTER`] already, but that
@@ -90,30 +87,14 @@ impl Link {
             return self.receive_until(inbox, in_message, deadline);
         }
         let Some(room) = inbox.room() else { return Arrival::NoMemory };
-        let received = if may_block {
-            if !self.is_bounded.load(Ordering::Relaxed)
-                && let Err(error) = self.bound()
-            {
-                return Arrival::Broken(error);
-            }
-            self.socket.receive(room)
-        } else {
-            self.socket.try_receive(room)
-        };
+        let received =
+            if may_block { self.socket.receive(room, PARK_AFTER) } else { self.socket.try_receive(room) };
         match received {
             Ok(0) => Arrival::Closed,
             Ok(count) => Arrival::Bytes { all: inbox.received(count) },
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Arrival::Silence,
             Err(error) => Arrival::Broken(error),
         }
-    }
-
-    /// Tells the socket how long it may block. Sessions that never block do without.
-    #[cold]
-    fn bound(&self) -> io::Result<()> {
-        self.socket.set_receive_timeout(PARK_AFTER)?;
-        self.is_bounded.store(true, Ordering::Relaxed);
-        Ok(())
     }
 
     /// Waits until there is something to do for the session: bytes, or the end of the process; `false` if there

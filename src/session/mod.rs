@@ -154,15 +154,12 @@ impl End {
 #[derive(Debug)]
 pub struct Session {
     link: Arc<Link>,
-    shutdown: Arc<Shutdown>,
     ctx: Arc<Context>,
     stage: Stage,
     /// `None` before negotiation.
     agreement: Option<Agreement>,
     /// Whether the filter may keep silent at some stages.
     has_silences: bool,
-    /// The largest payload taken from the MTA, in bytes.
-    max_payload: usize,
     /// Whether the filter is owed a call of close.
     open: bool,
     /// Whether a callback has run since the last reply whose own reply was not wanted. It may have taken long.
@@ -177,12 +174,10 @@ impl Session {
         let macros = std::mem::take(&mut buffers.macros);
         Self {
             ctx: Arc::new(Context::new(Arc::clone(&link), max_payload, macros)),
-            shutdown: Arc::clone(link.shutdown()),
             link,
             stage: Stage::Init,
             agreement: None,
             has_silences: false,
-            max_payload,
             open: true,
             is_silent: false,
         }
@@ -200,7 +195,7 @@ impl Session {
 
     /// Whether the session should go on, given the state of the process.
     pub fn must_end(&self) -> bool {
-        self.shutdown.ends(self.stage.in_message())
+        self.link.shutdown().ends(self.stage.in_message())
     }
 
     /// Serves the MTA until it is silent for longer than `patience` allows, or the session ends. Unless it has ended, all
@@ -302,7 +297,7 @@ impl Session {
     /// the next command takes. (An MTA that waits for each reply has sent no other command yet.)
     #[inline]
     fn process_frames<F: Filter>(&mut self, filter: &F, inbox: &mut Inbox) -> Result<(), End> {
-        while let Some(frame) = inbox.next_frame(self.max_payload).map_err(End::Frame)? {
+        while let Some(frame) = inbox.next_frame(self.ctx.max_payload()).map_err(End::Frame)? {
             let Ok(kind) = Kind::try_from(frame.kind) else {
                 return Err(malformed(Malformed::UnknownCommand(frame.kind)));
             };
@@ -336,7 +331,7 @@ impl Session {
     /// The gate before every callback: none begins when the process has given up waiting for the session.
     #[inline]
     fn gate(&self) -> Result<(), End> {
-        if self.shutdown.has_abandoned() { Err(End::Shutdown) } else { Ok(()) }
+        if self.link.shutdown().has_abandoned() { Err(End::Shutdown) } else { Ok(()) }
     }
 
     /// Takes one command: advance, dispatch; the reply to it, unless it has none or a longer one is in the outbox.

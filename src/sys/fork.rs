@@ -2,10 +2,10 @@
 //! tells, without a system call for each look. A fork by clone(2) itself is not seen.
 
 use std::sync::Once;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 
 /// How many forks lie between the process that called [`watch`] first and this one.
-static GENERATION: AtomicU32 = AtomicU32::new(0);
+static GENERATION: AtomicU16 = AtomicU16::new(0);
 
 /// How often this process or one that it descends from has forked.
 static FORKS: AtomicU32 = AtomicU32::new(0);
@@ -31,7 +31,7 @@ unsafe extern "C" fn in_child() {
 
 /// A process, as far as its memory can tell it from those that it has forked or was forked from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Process(u32);
+pub struct Process(u16);
 
 impl Process {
     /// This one.

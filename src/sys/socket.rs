@@ -6,6 +6,7 @@ use std::io;
 use std::mem::{ManuallyDrop, MaybeUninit, offset_of, zeroed};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// A connection to an MTA. On drop it ends, whoever else has a descriptor of it: a child that a callback has forked may
@@ -17,27 +18,33 @@ pub struct Socket {
     process: Process,
     /// When it was accepted.
     accepted: Moment,
+    /// Whether the system knows how long [`Self::receive`] may wait.
+    has_timeout: AtomicBool,
 }
 
 impl Socket {
-    /// Lets [`Self::receive`] wait for at most `time`.
-    ///
-    /// # Errors
-    /// As setsockopt(2).
-    pub fn set_receive_timeout(&self, time: Duration) -> io::Result<()> {
-        set_receive_timeout(self.fd.as_raw_fd(), time)
-    }
-
-    /// Receives what has arrived, or waits for it: the number of bytes, 0 at the peer's end.
+    /// Receives what has arrived, or waits for it, for at most `time`, which is the same in all calls: the number of bytes, 0
+    /// at the peer's end.
     ///
     /// # Errors
     /// `WouldBlock` when nothing came in time, or before a signal; otherwise the connection is broken.
-    pub fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
+    pub fn receive(&self, buffer: &mut [u8], time: Duration) -> io::Result<usize> {
+        if !self.has_timeout.load(Ordering::Relaxed) {
+            self.set_timeout(time)?;
+        }
         // A signal ends the wait. If it began anew, signals that come in a row would make it endless.
         self.recv(buffer, 0).map_err(|error| match error.kind() {
             io::ErrorKind::Interrupted => io::ErrorKind::WouldBlock.into(),
             _ => error,
         })
+    }
+
+    /// Connections that nobody waits for do without this call.
+    #[cold]
+    fn set_timeout(&self, time: Duration) -> io::Result<()> {
+        set_receive_timeout(self.fd.as_raw_fd(), time)?;
+        self.has_timeout.store(true, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Receives what has arrived, without waiting.
@@ -92,7 +99,7 @@ impl AsFd for Socket {
 
 impl From<OwnedFd> for Socket {
     fn from(fd: OwnedFd) -> Self {
-        Self { fd, process: Process::current(), accepted: Moment::now() }
+        Self { fd, process: Process::current(), accepted: Moment::now(), has_timeout: AtomicBool::new(false) }
     }
 }
 
