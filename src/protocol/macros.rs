@@ -109,9 +109,10 @@ impl MacroStore {
     /// There is no memory for them; the stage has no definitions then.
     pub fn define(&mut self, stage: MacroStage, definitions: &[u8]) -> Result<(), TryReserveError> {
         let Some(end) = definitions.iter().rposition(|&b| b == 0) else { return Ok(()) };
-        if self.stages.len() < MacroStage::COUNT {
-            self.stages.try_reserve_exact(MacroStage::COUNT - self.stages.len())?;
-            self.stages.resize_with(MacroStage::COUNT, Vec::new);
+        let needed = stage.index() + 1;
+        if self.stages.len() < needed {
+            self.stages.try_reserve_exact(needed - self.stages.len())?;
+            self.stages.resize_with(needed, Vec::new);
         }
         let store = &mut self.stages[stage.index()];
         store.clear();

@@ -123,8 +123,14 @@ const MUTANTS: [Mutant; 21] = [
     Mutant {
         name: "a negotiation answer of any size",
         file: "src/protocol/reply.rs",
-        good: "if 3 * size_of::<u32>() + lists.sum::<usize>() > max_payload.min(LARGEST) {",
-        bad: "if 3 * size_of::<u32>() + lists.sum::<usize>() > LARGEST.max(max_payload) {",
+        good: "if self.payload_length() > max_payload.min(LARGEST) {
+            return Err(TooLarge);
+        }
+        let numbers",
+        bad: "if self.payload_length() > LARGEST.max(max_payload) {
+            return Err(TooLarge);
+        }
+        let numbers",
     },
     Mutant {
         name: "a short form of an IPv4 address refused",
