@@ -1,6 +1,6 @@
 //! The filter behind the C callback table: arguments marshalled, C called, the status read.
 
-use super::barrier::enclosed;
+use super::barrier::{Code, outermost};
 use super::types::{SMFICTX, SMFIS_ALL_OPTS, SMFIS_CONTINUE, sfsistat, smfiDesc};
 use crate::protocol::{Actions, Arguments, Choice, Kind, Offer, Peer, Refusal, Steps, Text, Wants};
 use crate::session::{Context, Filter, NoMemory, Verdict};
@@ -9,7 +9,7 @@ use crate::sys::socket::{inet_name, inet6_name, unix_name};
 use smallvec::SmallVec;
 use std::ffi::{CStr, CString, c_char, c_int, c_uchar, c_ulong};
 use std::net::{SocketAddrV4, SocketAddrV6};
-use std::ptr::{from_mut, null_mut};
+use std::ptr::{from_mut, null_mut, without_provenance_mut};
 
 /// The bits of a version that say major and minor (`SM_LM_VRS_MAJOR`, `SM_LM_VRS_MINOR` of the header).
 const MAJOR_MINOR: c_int = 0x7fff_ff00;
@@ -24,6 +24,18 @@ const HAS_NEGOTIATE: c_int = 5;
 
 type Simple = Option<unsafe extern "C-unwind" fn(*mut SMFICTX) -> sfsistat>;
 type Envelope = Option<unsafe extern "C-unwind" fn(*mut SMFICTX, *mut *mut c_char) -> sfsistat>;
+
+type Negotiate = unsafe extern "C-unwind" fn(
+    *mut SMFICTX,
+    c_ulong,
+    c_ulong,
+    c_ulong,
+    c_ulong,
+    *mut c_ulong,
+    *mut c_ulong,
+    *mut c_ulong,
+    *mut c_ulong,
+) -> sfsistat;
 
 /// The callbacks that a filter has registered.
 #[derive(Debug, Clone)]
@@ -42,19 +54,7 @@ pub struct Callbacks {
     close: Simple,
     unknown: Option<unsafe extern "C-unwind" fn(*mut SMFICTX, *const c_char) -> sfsistat>,
     data: Simple,
-    negotiate: Option<
-        unsafe extern "C-unwind" fn(
-            *mut SMFICTX,
-            c_ulong,
-            c_ulong,
-            c_ulong,
-            c_ulong,
-            *mut c_ulong,
-            *mut c_ulong,
-            *mut c_ulong,
-            *mut c_ulong,
-        ) -> sfsistat,
-    >,
+    negotiate: Option<Negotiate>,
     off: Steps,
 }
 
@@ -130,38 +130,61 @@ fn actions_from_c(flags: c_ulong) -> Actions {
     Actions::from_bits_retain(flags as u32)
 }
 
-impl Callbacks {
-    /// Calls a callback; it returns, or the process ends.
-    #[inline]
-    fn call<T>(&self, callback: &'static str, call: impl FnOnce() -> T) -> T {
-        enclosed(&self.name, callback, call)
-    }
+/// Calls a callback that gets nothing but the context; one that is missing continues.
+fn call(callback: Simple, ctx: &Context) -> Verdict {
+    callback.map_or(Verdict::CONTINUE, |callback| {
+        // SAFETY: the filter registered the function with this type; the context lives through the call.
+        Verdict(unsafe { outermost(handle(ctx), null_mut(), null_mut(), callback as Code) })
+    })
+}
 
-    /// Calls a callback that gets nothing but the context; one that is missing continues.
-    fn call_simple(&self, name: &'static str, callback: Simple, ctx: &Context) -> Verdict {
-        callback.map_or(Verdict::CONTINUE, |callback| {
-            // SAFETY: the filter registered the function with this type; the context lives through the call.
-            Verdict(self.call(name, || unsafe { callback(handle(ctx)) }))
-        })
+fn call_envelope(callback: Envelope, ctx: &Context, arguments: Arguments<'_>) -> Result<Verdict, NoMemory> {
+    /// Enough for every real command, so that no memory is allocated.
+    const USUAL: usize = 16;
+    let Some(callback) = callback else { return Ok(Verdict::CONTINUE) };
+    let mut argv = SmallVec::<[*mut c_char; USUAL]>::new();
+    let mut pointers = arguments.texts().map(|mut text| text.as_mut_ptr().cast());
+    argv.extend(pointers.by_ref().take(USUAL - 1));
+    for pointer in pointers {
+        // For this one and for NULL.
+        memory::fallibly(|| argv.try_reserve(2)).map_err(|_| NoMemory)?;
+        argv.push(pointer);
     }
+    argv.push(null_mut());
+    let argv = argv.as_mut_ptr().cast();
+    // SAFETY: the array ends with NULL; each string before it is writable and ends with NUL, and nothing else uses
+    // them during the call.
+    Ok(Verdict(unsafe { outermost(handle(ctx), argv, null_mut(), callback as Code) }))
+}
 
-    fn call_envelope(
-        &self,
-        name: &'static str,
-        callback: Envelope,
-        ctx: &Context,
-        arguments: Arguments<'_>,
-    ) -> Result<Verdict, NoMemory> {
-        /// Enough for every real command, so that no memory is allocated.
-        const USUAL: usize = 16;
-        let Some(callback) = callback else { return Ok(Verdict::CONTINUE) };
-        let mut argv = SmallVec::<[*mut c_char; USUAL]>::new();
-        memory::fallibly(|| argv.try_reserve(arguments.count() + 1)).map_err(|_| NoMemory)?;
-        argv.extend(arguments.texts().map(|mut text| text.as_mut_ptr().cast()));
-        argv.push(null_mut());
-        // SAFETY: the array ends with NULL; each string before it is writable and ends with NUL, and nothing else uses
-        // them during the call.
-        Ok(Verdict(self.call(name, || unsafe { callback(handle(ctx), argv.as_mut_ptr()) })))
+/// The arguments of a negotiate callback, which are more than [`outermost`] hands over.
+struct Negotiation {
+    callback: Negotiate,
+    offered_actions: c_ulong,
+    offered_steps: c_ulong,
+    actions: c_ulong,
+    steps: c_ulong,
+}
+
+/// Calls a negotiate callback.
+///
+/// # Safety
+/// The negotiation is a live one, and its callback may be called with this context.
+unsafe extern "C-unwind" fn negotiate(ctx: *mut SMFICTX, negotiation: *mut Negotiation) -> sfsistat {
+    let (mut unused2, mut unused3) = (0, 0);
+    // SAFETY: the caller's promise; all pointers lead to live variables.
+    unsafe {
+        ((*negotiation).callback)(
+            ctx,
+            (*negotiation).offered_actions,
+            (*negotiation).offered_steps,
+            0,
+            0,
+            &raw mut (*negotiation).actions,
+            &raw mut (*negotiation).steps,
+            &raw mut unused2,
+            &raw mut unused3,
+        )
     }
 }
 
@@ -197,38 +220,33 @@ impl Filter for Callbacks {
     fn negotiate(&self, ctx: &Context, offer: &Offer) -> Result<Choice, Refusal> {
         let Some(callback) = self.negotiate else { return Ok(Choice::Registered) };
         let offered_actions = flags_to_c(offer.actions.bits());
-        let offered_steps = flags_to_c(offer.steps_for_callback().bits());
-        let mut actions = offered_actions;
-        let mut steps = flags_to_c((self.off | (offer.steps & Steps::SKIP)).bits());
-        let (mut unused2, mut unused3) = (0, 0);
-        // SAFETY: the filter registered the function with this type; all pointers lead to live variables.
-        let status = self.call(Kind::Negotiate.name(), || unsafe {
-            callback(
-                handle(ctx),
-                offered_actions,
-                offered_steps,
-                0,
-                0,
-                &raw mut actions,
-                &raw mut steps,
-                &raw mut unused2,
-                &raw mut unused3,
-            )
-        });
+        let mut negotiation = Negotiation {
+            callback,
+            offered_actions,
+            offered_steps: flags_to_c(offer.steps_for_callback().bits()),
+            actions: offered_actions,
+            steps: flags_to_c((self.off | (offer.steps & Steps::SKIP)).bits()),
+        };
+        let argument = (&raw mut negotiation).cast();
+        // SAFETY: the filter registered the function with this type; the negotiation lives through the call.
+        let status = unsafe { outermost(handle(ctx), argument, null_mut(), negotiate as *const () as Code) };
         match status {
             SMFIS_ALL_OPTS => Ok(Choice::AllOptions),
-            SMFIS_CONTINUE => Ok(Choice::Own(actions_from_c(actions), Steps::from_bits_retain(steps as u32))),
+            SMFIS_CONTINUE => {
+                let Negotiation { actions, steps, .. } = negotiation;
+                Ok(Choice::Own(actions_from_c(actions), Steps::from_bits_retain(steps as u32)))
+            }
             status => Err(Refusal::Callback(status)),
         }
     }
 
     fn connect(&self, ctx: &Context, mut host: Text<'_>, peer: Peer<'_>) -> Verdict {
         let Some(callback) = self.connect else { return Verdict::CONTINUE };
-        let host: *mut c_char = host.as_mut_ptr().cast();
+        let host = host.as_mut_ptr().cast();
         let call = |address: *mut libc::sockaddr| {
             // SAFETY: the filter registered the function with this type; the host name is writable and ends
             // with NUL; the address is NULL or that of a live socket name of its family.
-            Verdict(self.call(Kind::Connect.name(), || unsafe { callback(handle(ctx), host, address) }))
+            Verdict(unsafe { outermost(handle(ctx), host, address.cast(), callback as Code) })
         };
         match peer {
             Peer::Unknown => call(null_mut()),
@@ -248,23 +266,22 @@ impl Filter for Callbacks {
 
     fn helo(&self, ctx: &Context, mut name: Text<'_>) -> Verdict {
         self.helo.map_or(Verdict::CONTINUE, |callback| {
+            let name = name.as_mut_ptr().cast();
             // SAFETY: the filter registered the function with this type; the name is writable and ends with NUL.
-            Verdict(
-                self.call(Kind::Helo.name(), || unsafe { callback(handle(ctx), name.as_mut_ptr().cast()) }),
-            )
+            Verdict(unsafe { outermost(handle(ctx), name, null_mut(), callback as Code) })
         })
     }
 
     fn mail(&self, ctx: &Context, arguments: Arguments<'_>) -> Result<Verdict, NoMemory> {
-        self.call_envelope(Kind::Mail.name(), self.envfrom, ctx, arguments)
+        call_envelope(self.envfrom, ctx, arguments)
     }
 
     fn rcpt(&self, ctx: &Context, arguments: Arguments<'_>) -> Result<Verdict, NoMemory> {
-        self.call_envelope(Kind::Rcpt.name(), self.envrcpt, ctx, arguments)
+        call_envelope(self.envrcpt, ctx, arguments)
     }
 
     fn data(&self, ctx: &Context) -> Verdict {
-        self.call_simple(Kind::Data.name(), self.data, ctx)
+        call(self.data, ctx)
     }
 
     fn header(&self, ctx: &Context, mut name: Text<'_>, mut value: Text<'_>) -> Verdict {
@@ -272,43 +289,39 @@ impl Filter for Callbacks {
             let (name, value) = (name.as_mut_ptr().cast(), value.as_mut_ptr().cast());
             // SAFETY: the filter registered the function with this type; both strings are writable and end
             // with NUL.
-            Verdict(self.call(Kind::Header.name(), || unsafe { callback(handle(ctx), name, value) }))
+            Verdict(unsafe { outermost(handle(ctx), name, value, callback as Code) })
         })
     }
 
     fn end_of_header(&self, ctx: &Context) -> Verdict {
-        self.call_simple(Kind::EndOfHeader.name(), self.eoh, ctx)
+        call(self.eoh, ctx)
     }
 
     fn body(&self, ctx: &Context, piece: &mut [u8]) -> Verdict {
         self.body.map_or(Verdict::CONTINUE, |callback| {
+            let (start, length) = (piece.as_mut_ptr().cast(), without_provenance_mut(piece.len()));
             // SAFETY: the filter registered the function with this type; the piece is writable.
-            Verdict(self.call(Kind::Body.name(), || unsafe {
-                callback(handle(ctx), piece.as_mut_ptr(), piece.len())
-            }))
+            Verdict(unsafe { outermost(handle(ctx), start, length, callback as Code) })
         })
     }
 
     fn end_of_message(&self, ctx: &Context) -> Verdict {
-        self.call_simple(Kind::EndOfMessage.name(), self.eom, ctx)
+        call(self.eom, ctx)
     }
 
     fn unknown(&self, ctx: &Context, line: &mut [u8]) -> Verdict {
         self.unknown.map_or(Verdict::CONTINUE, |callback| {
+            let line = line.as_mut_ptr().cast();
             // SAFETY: the filter registered the function with this type; a NUL stands behind the line.
-            Verdict(
-                self.call(Kind::Unknown.name(), || unsafe {
-                    callback(handle(ctx), line.as_mut_ptr().cast())
-                }),
-            )
+            Verdict(unsafe { outermost(handle(ctx), line, null_mut(), callback as Code) })
         })
     }
 
     fn abort(&self, ctx: &Context) {
-        self.call_simple(Kind::Abort.name(), self.abort, ctx);
+        call(self.abort, ctx);
     }
 
     fn close(&self, ctx: &Context) {
-        self.call_simple("close", self.close, ctx);
+        call(self.close, ctx);
     }
 }

@@ -89,26 +89,52 @@ impl From<MacroStage> for u8 {
 /// The definitions of one session.
 ///
 /// Values are handed to C as pointers, so a stage's bytes never move while it keeps its definitions, and no reference that
-/// would have to be the only one leads to them. A filter may write into a value, NULs too, so nothing is ever told
-/// from a value's bytes: each definition is kept as the length of its value (in [`FIELD`] bytes; 0 for a name that has
-/// none), the name and its NUL, the value and its NUL.
+/// would have to be the only one leads to them. A filter may write into a value that it has, NULs too: where such a value
+/// ends is remembered, and not told from its bytes any more.
 #[derive(Debug, Default)]
 pub struct MacroStore {
     /// By stage; those behind the last one that has definitions may be missing.
     stages: Vec<Vec<u8>>,
+    /// The values that C may have a pointer to.
+    handed_out: Vec<HandedOut>,
 }
 
-/// Bytes of the length in front of a definition.
-const FIELD: usize = 4;
+/// A value in the bytes of a stage, its NUL included.
+#[derive(Debug)]
+struct HandedOut {
+    stage: usize,
+    value: Range<usize>,
+}
 
 impl MacroStore {
-    /// Replaces the definitions of a stage by `definitions`: name NUL value NUL, and so on. What stands behind
-    /// the last NUL is dropped. Bytes without any NUL are no definitions: the old ones stay.
+    /// The definitions in the data of a frame: name NUL value NUL, and so on. What stands behind the last NUL is dropped.
+    /// Data without any NUL has none, and changes nothing.
+    #[inline]
+    pub fn definitions(data: &[u8]) -> Option<&[u8]> {
+        let end = data.iter().rposition(|&b| b == 0)?;
+        Some(&data[..=end])
+    }
+
+    /// Replaces the [definitions](Self::definitions) of a stage; `false` if it has no [room](Self::make_room) for these.
+    #[inline]
+    pub fn define(&mut self, stage: MacroStage, definitions: &[u8]) -> bool {
+        let Some(store) = self.stages.get_mut(stage.index()) else { return false };
+        if store.capacity() < definitions.len() {
+            return false;
+        }
+        store.clear();
+        store.extend_from_slice(definitions);
+        if !self.handed_out.is_empty() {
+            self.handed_out.retain(|out| out.stage != stage.index());
+        }
+        true
+    }
+
+    /// Gets memory for definitions of so many bytes; what the stage has is forgotten.
     ///
     /// # Errors
-    /// There is no memory for them; the stage has no definitions then.
-    pub fn define(&mut self, stage: MacroStage, definitions: &[u8]) -> Result<(), TryReserveError> {
-        let Some(end) = definitions.iter().rposition(|&b| b == 0) else { return Ok(()) };
+    /// There is none.
+    pub fn make_room(&mut self, stage: MacroStage, bytes: usize) -> Result<(), TryReserveError> {
         let needed = stage.index() + 1;
         if self.stages.len() < needed {
             self.stages.try_reserve_exact(needed - self.stages.len())?;
@@ -116,23 +142,14 @@ impl MacroStore {
         }
         let store = &mut self.stages[stage.index()];
         store.clear();
-        let mut rest = &definitions[..=end];
-        let strings = rest.iter().filter(|&&b| b == 0).count();
-        store.try_reserve_exact(rest.len() + strings.div_ceil(2) * FIELD)?;
-        while let Some(length) = find_nul(rest) {
-            let (name, behind) = rest.split_at(length + 1);
-            let (value, behind) = behind.split_at(find_nul(behind).map_or(0, |length| length + 1));
-            let length = u32::try_from(value.len()).expect("a frame's length has 32 bits");
-            store.extend_from_slice(&length.to_le_bytes());
-            store.extend_from_slice(name);
-            store.extend_from_slice(value);
-            rest = behind;
-        }
-        Ok(())
+        store.try_reserve_exact(bytes)
     }
 
     /// Forgets the definitions of all stages behind `stage`.
     pub fn forget_above(&mut self, stage: MacroStage) {
+        if !self.handed_out.is_empty() {
+            self.handed_out.retain(|out| out.stage <= stage.index());
+        }
         for store in self.stages.iter_mut().skip(stage.index() + 1) {
             store.clear();
         }
@@ -140,6 +157,7 @@ impl MacroStore {
 
     /// Forgets all definitions.
     pub fn forget_all(&mut self) {
+        self.handed_out.clear();
         for store in &mut self.stages {
             store.clear();
         }
@@ -150,6 +168,7 @@ impl MacroStore {
     pub fn recycled(mut self) -> Self {
         /// More than MTAs send for a stage. What is larger was an exception, and is not kept.
         const USUAL: usize = 1024;
+        self.handed_out.clear();
         for store in &mut self.stages {
             store.clear();
             store.shrink_to(USUAL);
@@ -159,6 +178,9 @@ impl MacroStore {
 
     /// Gives back the memory of stages without definitions.
     pub fn release(&mut self) {
+        if self.handed_out.is_empty() {
+            self.handed_out = Vec::new();
+        }
         for store in self.stages.iter_mut().filter(|store| store.is_empty()) {
             *store = Vec::new();
         }
@@ -171,18 +193,45 @@ impl MacroStore {
     /// `{x}` are the same name. A name that stands alone at the end of its definitions has no value.
     pub fn get(&mut self, name: &[u8]) -> Option<NonNull<u8>> {
         let (stage, value) = self.find(name)?;
-        NonNull::new(self.stages[stage].as_mut_ptr().wrapping_add(value.start))
+        let start = self.stages[stage].as_mut_ptr().wrapping_add(value.start);
+        if self.handed_out_at(stage, value.start).is_none() {
+            self.handed_out.push(HandedOut { stage, value });
+        }
+        NonNull::new(start)
     }
 
-    /// In which stage the value of a macro is, and where there.
+    /// In which stage the value of a macro is, and where there, NUL included.
     fn find(&self, name: &[u8]) -> Option<(usize, Range<usize>)> {
         let name = bare(name);
         if name.is_empty() {
             return None;
         }
-        let of_stage = |(stage, store): (usize, &Vec<u8>)| Some((stage, find(store, name)?));
-        let (stage, value) = self.stages.iter().enumerate().rev().find_map(of_stage)?;
+        let (stage, value) =
+            (0..self.stages.len()).rev().find_map(|stage| Some((stage, self.find_in(stage, name)?)))?;
         (!value.is_empty()).then_some((stage, value))
+    }
+
+    /// Where in a stage the value of a macro is; empty for a name without one.
+    fn find_in(&self, stage: usize, name: &[u8]) -> Option<Range<usize>> {
+        let store = &self.stages[stage];
+        let behind_nul = |start: usize| Some(start + find_nul(&store[start..])? + 1);
+        let mut at = 0;
+        while at < store.len() {
+            let start = behind_nul(at)?;
+            let end = match self.handed_out_at(stage, start) {
+                Some(out) => out.value.end,
+                None => behind_nul(start).unwrap_or(start),
+            };
+            if bare(&store[at..start - 1]) == name {
+                return Some(start..end);
+            }
+            at = end;
+        }
+        None
+    }
+
+    fn handed_out_at(&self, stage: usize, start: usize) -> Option<&HandedOut> {
+        self.handed_out.iter().find(|out| out.stage == stage && out.value.start == start)
     }
 }
 
@@ -194,24 +243,16 @@ fn bare(name: &[u8]) -> &[u8] {
     }
 }
 
-/// Where in the definitions of a stage the value of `name` is, NUL included; empty for a name without one.
-fn find(store: &[u8], name: &[u8]) -> Option<Range<usize>> {
-    let mut at = 0;
-    while let Some((field, behind)) = store.get(at..).and_then(<[u8]>::split_first_chunk::<FIELD>) {
-        let key = &behind[..find_nul(behind)?];
-        let start = at + FIELD + key.len() + 1;
-        let value = start..start + u32::from_le_bytes(*field) as usize;
-        if bare(key) == name {
-            return Some(value);
-        }
-        at = value.end;
-    }
-    None
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn define(store: &mut MacroStore, stage: MacroStage, data: &[u8]) {
+        if let Some(definitions) = MacroStore::definitions(data) {
+            store.make_room(stage, definitions.len()).unwrap();
+            assert!(store.define(stage, definitions));
+        }
+    }
 
     fn get(store: &mut MacroStore, name: &str) -> Option<String> {
         let (stage, range) = store.find(name.as_bytes())?;
@@ -237,7 +278,7 @@ mod tests {
     #[test]
     fn single_characters_with_and_without_braces() {
         let mut store = MacroStore::default();
-        store.define(MacroStage::Connect, b"j\0mx\0{i}\0Q1\0{daemon_name}\0smtp\0").unwrap();
+        define(&mut store, MacroStage::Connect, b"j\0mx\0{i}\0Q1\0{daemon_name}\0smtp\0");
         assert_eq!(get(&mut store, "j").as_deref(), Some("mx"));
         assert_eq!(get(&mut store, "{j}").as_deref(), Some("mx"));
         assert_eq!(get(&mut store, "i").as_deref(), Some("Q1"));
@@ -249,8 +290,8 @@ mod tests {
     #[test]
     fn the_latest_stage_wins() {
         let mut store = MacroStore::default();
-        store.define(MacroStage::Connect, b"i\0first\0").unwrap();
-        store.define(MacroStage::EndOfMessage, b"i\0last\0").unwrap();
+        define(&mut store, MacroStage::Connect, b"i\0first\0");
+        define(&mut store, MacroStage::EndOfMessage, b"i\0last\0");
         assert_eq!(get(&mut store, "i").as_deref(), Some("last"));
         store.forget_above(MacroStage::Mail);
         assert_eq!(get(&mut store, "i").as_deref(), Some("first"));
@@ -261,15 +302,15 @@ mod tests {
     #[test]
     fn frames_that_are_odd() {
         let mut store = MacroStore::default();
-        store.define(MacroStage::Helo, b"a\x001\0").unwrap();
-        store.define(MacroStage::Helo, b"no definition").unwrap();
+        define(&mut store, MacroStage::Helo, b"a\x001\0");
+        define(&mut store, MacroStage::Helo, b"no definition");
         assert_eq!(get(&mut store, "a").as_deref(), Some("1"), "a bad frame changes nothing");
-        store.define(MacroStage::Helo, b"b\x002\0a\0cut off").unwrap();
+        define(&mut store, MacroStage::Helo, b"b\x002\0a\0cut off");
         assert_eq!(get(&mut store, "a"), None);
-        store.define(MacroStage::Helo, b"\0empty name\0b\x001\0b\x002\0").unwrap();
+        define(&mut store, MacroStage::Helo, b"\0empty name\0b\x001\0b\x002\0");
         assert_eq!(get(&mut store, ""), None);
         assert_eq!(get(&mut store, "b").as_deref(), Some("1"), "the first of several counts");
-        store.define(MacroStage::Helo, b"b\x002\0a\0").unwrap();
+        define(&mut store, MacroStage::Helo, b"b\x002\0a\0");
         assert_eq!(get(&mut store, "b").as_deref(), Some("2"));
         assert_eq!(get(&mut store, "a"), None);
     }
@@ -277,12 +318,17 @@ mod tests {
     #[test]
     fn another_session_gets_the_memory_but_no_definition() {
         let mut store = MacroStore::default();
-        store.define(MacroStage::Connect, b"j\0mx\0").unwrap();
-        store.define(MacroStage::EndOfMessage, &[&b"i\0"[..], &[b'x'; 100_000], b"\0"].concat()).unwrap();
+        define(&mut store, MacroStage::Connect, b"j\0mx\0");
+        define(&mut store, MacroStage::EndOfMessage, &[&b"i\0"[..], &[b'x'; 100_000], b"\0"].concat());
         let memory = |store: &MacroStore| store.stages.iter().map(Vec::capacity).sum::<usize>();
         let mut store = store.recycled();
         assert!(get(&mut store, "j").is_none() && get(&mut store, "i").is_none());
         assert!((5..2000).contains(&memory(&store)), "{}", memory(&store));
+        assert!(
+            store.define(MacroStage::Connect, b"j\0mx\0")
+                && !store.define(MacroStage::EndOfMessage, &[0; 2000])
+        );
+        store.forget_all();
         store.release();
         assert_eq!(memory(&store), 0);
     }
@@ -304,18 +350,25 @@ mod tests {
     #[test]
     fn what_is_written_into_a_value_hides_no_other() {
         let mut store = MacroStore::default();
-        store.define(MacroStage::Connect, b"{a}\0one two\0{b}\0yes\0{c}\0").unwrap();
+        define(&mut store, MacroStage::Connect, b"{a}\0one two\0{b}\0yes\0{c}\0");
+        store.get(b"{a}").unwrap();
         let (stage, value) = store.find(b"{a}").unwrap();
         store.stages[stage][value].fill(0);
         assert_eq!(get(&mut store, "{b}").as_deref(), Some("yes"));
         assert_eq!((get(&mut store, "two"), get(&mut store, "{c}")), (None, None));
+        define(&mut store, MacroStage::Connect, b"{a}\0\0{b}\0no\0");
+        assert_eq!(
+            get(&mut store, "{b}").as_deref(),
+            Some("no"),
+            "where others began there may be a longer one"
+        );
     }
 
     #[test]
     fn an_unpaired_name_hides_older_values() {
         let mut store = MacroStore::default();
-        store.define(MacroStage::Connect, b"a\x001\0").unwrap();
-        store.define(MacroStage::Helo, b"a\0").unwrap();
+        define(&mut store, MacroStage::Connect, b"a\x001\0");
+        define(&mut store, MacroStage::Helo, b"a\0");
         assert_eq!(get(&mut store, "a"), None);
     }
 }

@@ -22,7 +22,7 @@ use crate::session::{Buffers, Cause, Filter, Link, Patience, Pause, Session, Shu
 use crate::sys::epoll::Trigger;
 use crate::sys::memory;
 use crate::sys::socket::Socket;
-use crate::sys::{self, Interest};
+use crate::sys::{self, Interest, thread};
 use crossbeam_channel::Sender;
 use parking_lot::Mutex;
 use std::collections::VecDeque;
@@ -105,6 +105,10 @@ impl<F: Filter> Job for Acceptor<F> {
 
     const MAX_WAITING: usize = usize::MAX;
 
+    fn begin(&self) {
+        self.0.begin_thread();
+    }
+
     fn wait(&self, time: Duration, found: &mut VecDeque<Socket>) -> Waited {
         self.0.accept(time, found)
     }
@@ -138,6 +142,10 @@ impl<F: Filter> Job for Worker<F> {
     type Kept = Buffers;
 
     const MAX_WAITING: usize = 1;
+
+    fn begin(&self) {
+        self.0.begin_thread();
+    }
 
     fn wait(&self, time: Duration, found: &mut VecDeque<Self::Work>) -> Waited {
         match self.0.parking.next(time, found) {
@@ -286,6 +294,13 @@ impl<F: Filter> Shared<F> {
     /// Whether sessions are served in batches.
     fn serves_in_batches(&self) -> bool {
         self.load.is_saturated() && self.settings.threads == Threads::Shared
+    }
+
+    fn begin_thread(&self) {
+        let name = self.filter.name().to_owned();
+        thread::if_lost(move || {
+            log::error(&name, format_args!("pthread_exit left a callback, the process ends"));
+        });
     }
 
     fn accept(&self, time: Duration, found: &mut VecDeque<Socket>) -> Waited {

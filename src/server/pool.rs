@@ -36,6 +36,9 @@ pub trait Job: Send + Sync + 'static {
     /// How many threads may wait at the same time.
     const MAX_WAITING: usize;
 
+    /// A thread begins.
+    fn begin(&self) {}
+
     /// Waits for work, and appends it to `found`; not longer than `time`, and not beyond [`Self::wake`].
     fn wait(&self, time: Duration, found: &mut VecDeque<Self::Work>) -> Waited;
 
@@ -213,6 +216,7 @@ impl<J: Job> Pool<J> {
 
     /// A thread's life.
     fn run(self: &Arc<Self>, begin: Begin) {
+        self.job.begin();
         let mut kept = J::Kept::default();
         let mut found = VecDeque::new();
         let mut time = THREAD_IDLE_TIMEOUT;

@@ -4,7 +4,7 @@
 
 use super::link::Link;
 use crate::protocol::frame::OVERHEAD;
-use crate::protocol::reply::{Negotiated, encode_custom};
+use crate::protocol::reply::{Negotiated, TooLarge, encode_custom};
 use crate::protocol::{Actions, Agreement, MacroStage, MacroStore, Modification, Reply, SmtpReply};
 use crate::sys::fork::Process;
 use crate::sys::memory;
@@ -177,13 +177,17 @@ impl Context {
 }
 
 impl Output {
-    /// Makes room for so many bytes, if need be by sending what has gathered.
+    /// Lets `encode` append so many bytes. If there is no memory for them, what has gathered is sent first.
     ///
     /// # Errors
-    /// There is no memory for that, or why sending failed.
+    /// There is no memory for them nevertheless, or why sending failed.
     #[inline]
-    fn make_room(&mut self, bytes: usize) -> Result<(), io::ErrorKind> {
-        if self.bytes.capacity() - self.bytes.len() >= bytes { Ok(()) } else { self.grow(bytes) }
+    fn put<T>(&mut self, bytes: usize, encode: impl FnOnce(&mut Vec<u8>) -> T) -> Result<T, io::ErrorKind> {
+        if self.bytes.capacity() - self.bytes.len() >= bytes {
+            return Ok(encode(&mut self.bytes));
+        }
+        self.grow(bytes)?;
+        Ok(encode(&mut self.bytes))
     }
 
     #[cold]
@@ -227,11 +231,9 @@ impl Output {
             // A copy of what the session's process has gathered, and will send itself.
             self.bytes.clear();
         }
-        let length = modification.payload_length();
-        if length <= max_payload {
-            self.make_room(OVERHEAD + length).map_err(|_| NotSent::Disconnected)?;
-        }
-        modification.encode(&mut self.bytes, max_payload).map_err(|_| NotSent::TooLarge)?;
+        let length = OVERHEAD + modification.payload_length().min(max_payload);
+        let encoded = self.put(length, |bytes| modification.encode(bytes, max_payload));
+        encoded.map_err(|_| NotSent::Disconnected)?.map_err(|TooLarge| NotSent::TooLarge)?;
         // A child gives no answer with which it could leave.
         if now || is_forked_child || self.bytes.len() >= GATHER {
             self.flush().map_err(|_| NotSent::Disconnected)?;
@@ -255,6 +257,18 @@ impl Output {
         }
         sent
     }
+}
+
+/// Replaces the macros of a stage by some that need more memory than it has.
+#[cold]
+fn define_more(
+    macros: &mut MacroStore,
+    stage: MacroStage,
+    definitions: &[u8],
+) -> Result<(), TryReserveError> {
+    memory::fallibly(|| macros.make_room(stage, definitions.len()))?;
+    macros.define(stage, definitions);
+    Ok(())
 }
 
 /// Why a stored reply was not given.
@@ -300,15 +314,13 @@ impl Context {
         };
         let output = &mut *self.output.lock();
         output.actions = agreement.actions();
-        let result = output.make_room(OVERHEAD + answer.payload_length()).map_err(NotAnswered::NoRoom);
-        let result = result.and_then(|()| {
-            answer.encode(&mut output.bytes, self.max_payload).map_err(|_| NotAnswered::TooLarge)
-        });
+        let encode = |bytes: &mut Vec<u8>| answer.encode(bytes, self.max_payload);
+        let put = output.put(OVERHEAD + answer.payload_length(), encode);
         // They stay: a stage can be asked for once in a session.
         if let Some(wishes) = &mut self.state.lock().wishes {
             wishes.macro_lists = answer.macro_lists;
         }
-        result
+        put.map_err(NotAnswered::NoRoom)?.map_err(|TooLarge| NotAnswered::TooLarge)
     }
 
     /// Sends all that has gathered, with this reply as the last.
@@ -319,8 +331,7 @@ impl Context {
     pub(super) fn answer(&self, reply: Option<Reply>) -> Result<(), io::ErrorKind> {
         let output = &mut *self.output.lock();
         if let Some(reply) = reply {
-            output.make_room(OVERHEAD)?;
-            reply.encode(&mut output.bytes);
+            output.put(OVERHEAD, |bytes| reply.encode(bytes))?;
         }
         output.flush()
     }
@@ -339,9 +350,9 @@ impl Context {
         if reply.as_bytes().len() >= self.max_payload {
             return Err(NotAnswered::TooLarge);
         }
-        let output = &mut *self.output.lock();
-        output.make_room(OVERHEAD + reply.as_bytes().len() + 1).map_err(NotAnswered::NoRoom)?;
-        encode_custom(reply.as_bytes(), &mut output.bytes);
+        let encode = |bytes: &mut Vec<u8>| encode_custom(reply.as_bytes(), bytes);
+        let length = OVERHEAD + reply.as_bytes().len() + 1;
+        self.output.lock().put(length, encode).map_err(NotAnswered::NoRoom)?;
         Ok(true)
     }
 
@@ -365,13 +376,14 @@ impl Context {
         self.output.lock().changes = Changes::Refused;
     }
 
-    /// Replaces the macros of a stage.
+    /// Replaces the macros of a stage by those in the data of a frame.
     ///
     /// # Errors
     /// There is no memory for them.
-    pub(super) fn define_macros(&self, stage: MacroStage, definitions: &[u8]) -> Result<(), TryReserveError> {
+    pub(super) fn define_macros(&self, stage: MacroStage, data: &[u8]) -> Result<(), TryReserveError> {
+        let Some(definitions) = MacroStore::definitions(data) else { return Ok(()) };
         let macros = &mut self.state.lock().macros;
-        memory::fallibly(|| macros.define(stage, definitions))
+        if macros.define(stage, definitions) { Ok(()) } else { define_more(macros, stage, definitions) }
     }
 
     /// Forgets the macros of all stages behind `stage`.

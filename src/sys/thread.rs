@@ -3,6 +3,7 @@
 
 use super::pages::Pages;
 use parking_lot::{Condvar, Mutex};
+use std::cell::Cell;
 use std::io;
 use std::mem::MaybeUninit;
 use std::sync::Arc;
@@ -139,9 +140,33 @@ extern "C" fn start(argument: *mut libc::c_void) -> *mut libc::c_void {
     // SAFETY: `argument` is the box that `spawn` leaked for this thread.
     let Start { group, body } = *unsafe { Box::from_raw(argument.cast::<Start>()) };
     body();
+    LOST.with(|lost| lost.0.take());
     ALIVE.fetch_sub(1, Ordering::Relaxed);
     group.leave();
     std::ptr::null_mut()
+}
+
+/// What to do when a thread ends in the midst of its work.
+struct Lost(Cell<Option<Box<dyn FnOnce()>>>);
+
+impl Drop for Lost {
+    fn drop(&mut self) {
+        if let Some(report) = self.0.take() {
+            report();
+            std::process::abort();
+        }
+    }
+}
+
+thread_local! {
+    static LOST: Lost = const { Lost(Cell::new(None)) };
+}
+
+/// Says what the calling thread is to do if something ends it before its body has returned: pthread_exit or
+/// cancellation in foreign code that it calls. Behind that the process ends: what the thread was at would stay undone
+/// for ever.
+pub fn if_lost(report: impl FnOnce() + 'static) {
+    LOST.with(|lost| lost.0.set(Some(Box::new(report))));
 }
 
 fn join(thread: Option<Handle>) {

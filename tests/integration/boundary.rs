@@ -46,10 +46,9 @@ fn what_leaves_a_callback_ends_the_process() {
         assert_eq!(reference, ours, "and the stack is still there: nothing on it was destroyed");
     }
     // The reference's thread ends, and its session hangs for ever.
-    for (callback, name) in [("helo", "HELO"), ("close", "close")] {
+    for callback in ["helo", "close"] {
         let log = left(Library::Ours, &program, "exit", callback);
-        let line = format!("left\nunwinding: pthread_exit left the {name} callback, the process ends\n");
-        assert!(log.ends_with(&line), "{log}");
+        assert!(log.ends_with("left\nunwinding: pthread_exit left a callback, the process ends\n"), "{log}");
     }
 }
 
