@@ -99,8 +99,8 @@ const MUTANTS: [Mutant; 21] = [
     Mutant {
         name: "earlier stages hide the macros of later ones",
         file: "src/protocol/macros.rs",
-        good: "self.stages.iter().enumerate().rev().find_map(",
-        bad: "self.stages.iter().enumerate().find_map(",
+        good: "(0..self.stages.len()).rev().find_map(",
+        bad: "(0..self.stages.len()).find_map(",
     },
     Mutant {
         name: "changes of the message allowed at any time",
