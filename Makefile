@@ -12,8 +12,7 @@ FISHDIR ?= $(PREFIX)/share/fish/vendor_completions.d
 DESTDIR ?=
 
 # The version in the name that programs ask the loader for. Debian's; Fedora has 1.0, Alpine 1.0.2, FreeBSD 6.
-SOVERSION ?= $(or $(LIBMILTER_SOVERSION),$(DEFAULT_SOVERSION))
-DEFAULT_SOVERSION = 1.0.1
+SOVERSION ?= 1.0.1
 
 CARGO ?= cargo
 CARGOFLAGS ?= --locked
@@ -38,8 +37,8 @@ SONAME = libmilter.so.$(SOVERSION)
 # As milter.pc says it, whose prefix pkg-config can move.
 BELOW_PREFIX = $(patsubst $(PREFIX)/%,$${prefix}/%,$(1))
 BUILT = $(TARGET)/$(if $(filter dev,$(PROFILE)),debug,$(PROFILE))
-# Not set for the default: what plain `cargo build` has made then needs no second build.
-SONAME_SETTING = $(if $(filter-out $(DEFAULT_SOVERSION),$(SOVERSION)),LIBMILTER_SOVERSION=$(SOVERSION))
+# How cargo builds, whatever it builds.
+BUILD = $(CARGOFLAGS) --profile $(PROFILE) --target-dir $(TARGET)
 EXAMPLES = add-header log-everything block-list edit-message
 # The release of sendmail that this library stands for, as in Debian's milter.pc: packages ask for `milter >= 8.13`.
 VERSION = 8.17.1.9
@@ -47,12 +46,14 @@ VERSION = 8.17.1.9
 UNDECLARED = mi_stop sm_errstring sm_strlcat sm_strlcat2 sm_strlcpy sm_strlcpyn
 WARNINGS = -std=gnu11 -Wall -Wextra -Wpedantic -Werror
 
-.PHONY: all library examples demo check check-long deps filters header install uninstall clean help
+.PHONY: all library milter-send examples demo check check-long deps filters header install uninstall clean help
 
-all: library examples  ## the library in target/lib, milter-send, and the C examples
+all: library milter-send examples  ## the library in target/lib, milter-send, and the C examples
 
-library:  ## libmilter.so, libmilter.a and milter-send
-	$(SONAME_SETTING) $(CARGO) build $(CARGOFLAGS) --profile $(PROFILE) --target-dir $(TARGET)
+# C programs record the SONAME when they are linked and ask the loader for it.
+library:  ## libmilter.so and libmilter.a
+	$(CARGO) rustc $(BUILD) --lib --no-default-features --crate-type cdylib,staticlib -- \
+		-C link-arg=-Wl,-soname,$(SONAME)
 	rm -rf $(TARGET)/lib
 	mkdir -p $(TARGET)/lib
 	cp $(BUILT)/libmilter.so $(TARGET)/lib/$(SONAME)
@@ -61,6 +62,9 @@ library:  ## libmilter.so, libmilter.a and milter-send
 	mkdir -p $(TARGET)/completions
 	if test -x $(BUILT)/milter-send; then for shell in bash zsh fish; do \
 		$(BUILT)/milter-send --completions $$shell >$(TARGET)/completions/$$shell || exit 1; done; fi
+
+milter-send:  ## the program that plays a mail server
+	$(CARGO) build $(BUILD) --bin milter-send
 
 examples: $(EXAMPLES:%=$(TARGET)/examples/%)  ## the filters of examples-c, in target/examples
 

@@ -47,13 +47,23 @@ fn header_declares_the_same_types() {
     }
 }
 
+/// Builds our library with debug information.
+fn with_debug_information() -> PathBuf {
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("debug");
+    run(Command::new("make")
+        .arg("-C")
+        .arg(repository())
+        .args(["-s", "library", "PROFILE=dev"])
+        .arg(format!("TARGET={}", target.display())));
+    target.join("lib").join(SONAME)
+}
+
 #[test]
 fn library_takes_the_same_types() {
     let dir = temp_dir();
     // A caller's bool may be an int or a real one: the library takes what holds either.
     let reference = interface(&[], &dir.path().join("reference.so"));
-    // Beside this very program, in the profile of the tests, which has debug information.
-    let library = std::env::current_exe().unwrap().with_file_name("libmilter.so");
+    let library = with_debug_information();
     // All but smfi_setmlreply and sm_strlcpyn, whose entries are assembler: `c-tests/replies.c` and `undeclared.c` are
     // about them. "Filtered out" are the names of the types, such as i32 for int.
     expect(&abidiff(&reference, &library), SAME, "0 Removed, 0 Changed (30 filtered out), 0 Added functions");

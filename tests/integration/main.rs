@@ -1,7 +1,7 @@
 //! Tests that drive the built `libmilter.so` from outside: through real C programs, real sockets, real mail
 //! servers. One test program, so that the support code is compiled and linked once.
 //!
-//! The library under test is the release build (`cargo build --release` first; `make check` does it).
+//! The library under test is the release build (`make` first; `make check` does it).
 
 mod abi;
 mod abi_types;

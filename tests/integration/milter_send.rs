@@ -54,7 +54,7 @@ impl Sent {
 /// `milter-send` in the directory of the messages.
 fn command() -> Command {
     let program = milter_send();
-    assert!(program.exists(), "{} is missing: run `cargo build --release`", program.display());
+    assert!(program.exists(), "{} is missing: run `make`", program.display());
     let mut command = Command::new(program);
     command.current_dir(repository().join("tests/messages"));
     command

@@ -37,7 +37,7 @@ impl Library {
         match self {
             Self::Ours => OURS.get_or_init(|| {
                 let built = release_dir().join("libmilter.so");
-                assert!(built.exists(), "{} is missing: run `cargo build --release`", built.display());
+                assert!(built.exists(), "{} is missing: run `make`", built.display());
                 let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("ours");
                 let _ = fs::remove_dir_all(&dir);
                 fs::create_dir_all(&dir).unwrap();
@@ -75,7 +75,7 @@ pub fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Where `cargo build --release` puts what it makes; `LIBMILTER_RELEASE_DIR` names another place.
+/// Where `make` lets cargo put what it builds; `LIBMILTER_RELEASE_DIR` names another place.
 pub fn release_dir() -> PathBuf {
     if let Some(dir) = std::env::var_os("LIBMILTER_RELEASE_DIR") {
         return dir.into();

@@ -107,7 +107,7 @@ impl Run<'_> {
             ])
             .arg(&eml)
             .output()
-            .expect("milter-send, which `cargo build --release` makes");
+            .expect("milter-send, which `make` makes");
         let dialogue = String::from_utf8(output.stderr).unwrap();
         let message = String::from_utf8(output.stdout).unwrap();
         assert!(
