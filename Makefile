@@ -59,12 +59,12 @@ library:  ## libmilter.so and libmilter.a
 	cp $(BUILT)/libmilter.so $(TARGET)/lib/$(SONAME)
 	ln -s $(SONAME) $(TARGET)/lib/libmilter.so
 	$(OBJCOPY) $(UNDECLARED:%=--weaken-symbol=%) $(BUILT)/libmilter.a $(TARGET)/lib/libmilter.a
-	mkdir -p $(TARGET)/completions
-	if test -x $(BUILT)/milter-send; then for shell in bash zsh fish; do \
-		$(BUILT)/milter-send --completions $$shell >$(TARGET)/completions/$$shell || exit 1; done; fi
 
-milter-send:  ## the program that plays a mail server
+milter-send:  ## the program that plays a mail server, and completions of its options
 	$(CARGO) build $(BUILD) --bin milter-send
+	mkdir -p $(TARGET)/completions
+	for shell in bash zsh fish; do \
+		$(BUILT)/milter-send --completions $$shell >$(TARGET)/completions/$$shell || exit 1; done
 
 examples: $(EXAMPLES:%=$(TARGET)/examples/%)  ## the filters of examples-c, in target/examples
 
