@@ -104,7 +104,7 @@ header:  ## include/libmilter/*.h, made anew from src/ffi
 install:  ## to $(DESTDIR)$(PREFIX), after `make`: library, headers, milter.pc, milter-send and what belongs to it
 	@test -e $(TARGET)/lib/$(SONAME) || { echo "$(TARGET)/lib/$(SONAME) is missing: run make first" >&2; exit 1; }
 	$(INSTALL) -d $(DESTDIR)$(LIBDIR)/pkgconfig $(DESTDIR)$(INCLUDEDIR)/libmilter $(DESTDIR)$(BINDIR) \
-		$(DESTDIR)$(MANDIR)/man1 $(DESTDIR)$(BASHDIR) $(DESTDIR)$(ZSHDIR) $(DESTDIR)$(FISHDIR)
+		$(DESTDIR)$(MANDIR)/man1 $(DESTDIR)$(MANDIR)/man7 $(DESTDIR)$(BASHDIR) $(DESTDIR)$(ZSHDIR) $(DESTDIR)$(FISHDIR)
 	$(INSTALL) -m 755 $(TARGET)/lib/$(SONAME) $(DESTDIR)$(LIBDIR)/
 	ln -sf $(SONAME) $(DESTDIR)$(LIBDIR)/libmilter.so
 	$(INSTALL) -m 644 $(TARGET)/lib/libmilter.a $(DESTDIR)$(LIBDIR)/
@@ -117,6 +117,7 @@ install:  ## to $(DESTDIR)$(PREFIX), after `make`: library, headers, milter.pc, 
 	chmod 644 $(DESTDIR)$(LIBDIR)/pkgconfig/milter.pc
 	$(INSTALL) -m 755 $(BUILT)/milter-send $(DESTDIR)$(BINDIR)/
 	$(INSTALL) -m 644 docs/milter-send.1 $(DESTDIR)$(MANDIR)/man1/
+	$(INSTALL) -m 644 docs/libmilter.7 $(DESTDIR)$(MANDIR)/man7/
 	$(INSTALL) -m 644 $(TARGET)/completions/bash $(DESTDIR)$(BASHDIR)/milter-send
 	$(INSTALL) -m 644 $(TARGET)/completions/zsh $(DESTDIR)$(ZSHDIR)/_milter-send
 	$(INSTALL) -m 644 $(TARGET)/completions/fish $(DESTDIR)$(FISHDIR)/milter-send.fish
@@ -124,6 +125,7 @@ install:  ## to $(DESTDIR)$(PREFIX), after `make`: library, headers, milter.pc, 
 uninstall:  ## takes back what install has put there
 	rm -f $(DESTDIR)$(LIBDIR)/$(SONAME) $(DESTDIR)$(LIBDIR)/libmilter.so $(DESTDIR)$(LIBDIR)/libmilter.a \
 		$(DESTDIR)$(LIBDIR)/pkgconfig/milter.pc $(DESTDIR)$(BINDIR)/milter-send $(DESTDIR)$(MANDIR)/man1/milter-send.1 \
+		$(DESTDIR)$(MANDIR)/man7/libmilter.7 \
 		$(DESTDIR)$(BASHDIR)/milter-send $(DESTDIR)$(ZSHDIR)/_milter-send $(DESTDIR)$(FISHDIR)/milter-send.fish \
 		$(DESTDIR)$(INCLUDEDIR)/libmilter/mfapi.h $(DESTDIR)$(INCLUDEDIR)/libmilter/mfdef.h
 	-rmdir $(DESTDIR)$(INCLUDEDIR)/libmilter

@@ -180,7 +180,8 @@ pub extern "C" fn smfi_main() -> c_int {
         // Even if it cannot start: the reference does so, and filters write to pipes afterwards.
         ignore_sigpipe();
         let (filter, listener, settings) = begin()?;
-        let result = server::serve(filter, listener, &settings.with_environment());
+        let settings = settings.with_environment(crate::session::Filter::name(&filter));
+        let result = server::serve(filter, listener, &settings);
         let setup = &mut *SETUP.lock();
         setup.socket = None;
         if let Err(failure) = &result {

@@ -9,6 +9,7 @@ mod live;
 mod load;
 #[cfg(feature = "model")]
 mod model;
+mod ops;
 mod parking;
 mod poller;
 mod pool;

@@ -1,13 +1,10 @@
-//! What can be set before a server starts, with its defaults.
+//! What can be set before a server starts, with its defaults: by the filter, or by the environment (`ops`).
 
 use crate::protocol::frame::DEFAULT_MAX_PAYLOAD;
 use crate::session::Timeouts;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
 use std::time::Duration;
-
-/// The environment variable that ties sessions to threads.
-const THREADS_VARIABLE: &str = "LIBMILTER_THREADS";
 
 /// Which threads serve a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,16 +71,5 @@ impl Default for Settings {
             drain: Duration::from_secs(5),
             threads: Threads::Shared,
         }
-    }
-}
-
-impl Settings {
-    /// The settings with what the environment says: `LIBMILTER_THREADS=session` gives each session a thread of
-    /// its own.
-    pub fn with_environment(mut self) -> Self {
-        if std::env::var_os(THREADS_VARIABLE).is_some_and(|value| value == "session") {
-            self.threads = Threads::PerSession;
-        }
-        self
     }
 }

@@ -99,6 +99,7 @@ fn make_demo_install_and_uninstall() {
         "usr/share/bash-completion/completions/milter-send",
         "usr/share/fish/vendor_completions.d/milter-send.fish",
         "usr/share/man/man1/milter-send.1",
+        "usr/share/man/man7/libmilter.7",
         "usr/share/zsh/site-functions/_milter-send",
     ];
     assert_eq!(files(&dir.path().join("stage")), expected);
@@ -205,4 +206,10 @@ fn another_soname() {
     // And the build that the other tests run on still has its own.
     compile_c("examples-c/add-header.c", &program);
     assert!(dynamic(&program, "(NEEDED)").contains(&"libmilter.so.1.0.1".to_owned()));
+}
+
+/// Nothing to complain of in how the manual pages are written.
+#[test]
+fn manual_pages_are_well_formed() {
+    run(Command::new("mandoc").args(["-Tlint", "-Wwarning"]).arg(repository().join("docs/libmilter.7")));
 }

@@ -7,6 +7,7 @@ mod errors;
 mod gathering;
 mod load;
 mod memcheck;
+mod operations;
 mod parking;
 mod shortage;
 mod sockets;

@@ -1,0 +1,117 @@
+//! What an administrator sets by environment variables, below the filter. Each has a line in docs/libmilter.7. A value
+//! that is none is logged, with what is allowed, and counts as unset, as an empty one does.
+
+use super::settings::{Settings, Threads};
+use crate::log;
+use crate::sys::environment;
+use std::ffi::{CStr, OsString};
+use std::time::Duration;
+
+/// The longest time that can be set, in seconds: a day.
+const LONGEST: u64 = 86_400;
+
+impl Settings {
+    /// These settings with what the environment changes; complaints are in the name of the filter.
+    pub fn with_environment(self, name: &CStr) -> Self {
+        self.with(&Variables { name, lookup: &environment::variable })
+    }
+
+    fn with(mut self, variables: &Variables<'_>) -> Self {
+        if let Some(seconds) =
+            variables.read("LIBMILTER_DRAIN", "a number of seconds from 0 to 86400", |text| {
+                number(text).filter(|&seconds| seconds <= LONGEST)
+            })
+        {
+            self.drain = Duration::from_secs(seconds);
+        }
+        if let Some(threads) = variables.read("LIBMILTER_THREADS", "park or session", |text| match text {
+            "park" => Some(Threads::Shared),
+            "session" => Some(Threads::PerSession),
+            _ => None,
+        }) {
+            self.threads = threads;
+        }
+        self
+    }
+}
+
+/// The variables that are set.
+struct Variables<'a> {
+    /// Whose log lines complaints are.
+    name: &'a CStr,
+    lookup: &'a dyn Fn(&str) -> Option<OsString>,
+}
+
+impl Variables<'_> {
+    /// The value of a variable, if it is set to one that `parse` takes.
+    fn read<T>(&self, variable: &str, allowed: &str, parse: impl FnOnce(&str) -> Option<T>) -> Option<T> {
+        let value = (self.lookup)(variable).filter(|value| !value.is_empty())?;
+        let parsed = value.to_str().and_then(parse);
+        if parsed.is_none() {
+            let shown = value.to_string_lossy();
+            log::error(
+                self.name,
+                format_args!("{variable}: \"{shown}\" is not {allowed}, the default holds"),
+            );
+        }
+        parsed
+    }
+}
+
+/// A decimal number without a sign.
+fn number(text: &str) -> Option<u64> {
+    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+
+    /// The settings with one variable, and what was logged.
+    fn with(variable: &str, value: &[u8]) -> (Settings, Vec<String>) {
+        let lookup = |name: &str| (name == variable).then(|| OsStr::from_bytes(value).to_owned());
+        let settings = Settings::default().with(&Variables { name: c"name", lookup: &lookup });
+        (settings, log::take_lines())
+    }
+
+    #[test]
+    fn what_is_not_set_changes_nothing() {
+        for (variable, value) in
+            [("LIBMILTER_DRAIN", ""), ("LIBMILTER_THREADS", ""), ("LIBMILTER_OTHER", "x")]
+        {
+            let (settings, lines) = with(variable, value.as_bytes());
+            assert_eq!(format!("{settings:?}"), format!("{:?}", Settings::default()), "{variable}");
+            assert_eq!(lines, [""; 0]);
+        }
+    }
+
+    #[test]
+    fn the_time_to_drain_is_a_number_of_seconds() {
+        for (value, seconds) in [("0", 0), ("30", 30), ("86400", 86_400)] {
+            assert_eq!(with("LIBMILTER_DRAIN", value.as_bytes()).0.drain, Duration::from_secs(seconds));
+        }
+        for bad in [&b"-1"[..], b"+1", b"5s", b" 5", b"86401", b"99999999999999999999", b"0x5", b"5\xff"] {
+            let (settings, lines) = with("LIBMILTER_DRAIN", bad);
+            assert_eq!(settings.drain, Duration::from_secs(5));
+            let shown = String::from_utf8_lossy(bad);
+            let line = format!(
+                "3 name: LIBMILTER_DRAIN: \"{shown}\" is not a number of seconds from 0 to 86400, the default holds"
+            );
+            assert_eq!(lines, [line]);
+        }
+    }
+
+    #[test]
+    fn threads_are_shared_or_not() {
+        assert_eq!(with("LIBMILTER_THREADS", b"session").0.threads, Threads::PerSession);
+        assert_eq!(with("LIBMILTER_THREADS", b"park").0.threads, Threads::Shared);
+        let (settings, lines) = with("LIBMILTER_THREADS", b"Session");
+        assert_eq!(settings.threads, Threads::Shared);
+        assert_eq!(
+            lines,
+            ["3 name: LIBMILTER_THREADS: \"Session\" is not park or session, the default holds"]
+        );
+    }
+}

@@ -1,0 +1,86 @@
+//! What an administrator sets by environment variables (docs/libmilter.7).
+
+use super::{Filter, Mta, SERVE, program};
+use crate::support::{Library, compile_c_with};
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// A filter on our library with environment variables.
+fn start(variables: &[(&str, &str)], steps: &[&str]) -> Filter {
+    let mut command = Library::Ours.command(program());
+    command.envs(variables.iter().copied());
+    Filter::start_with(command, steps)
+}
+
+/// A value that is none is named once, with what is allowed, and the filter serves as if it were not set.
+#[test]
+fn bad_values_are_logged_and_not_used() {
+    let bad = [("LIBMILTER_DRAIN", "5s"), ("LIBMILTER_THREADS", "many")];
+    let mut filter = start(&bad, &SERVE);
+    Mta::greet(&filter).quit();
+    filter.daemon.signal(libc::SIGTERM);
+    assert_eq!(filter.end().last().unwrap(), "main 0");
+    assert_eq!(
+        filter.log(),
+        [
+            "3 steered: LIBMILTER_DRAIN: \"5s\" is not a number of seconds from 0 to 86400, the default holds",
+            "3 steered: LIBMILTER_THREADS: \"many\" is not park or session, the default holds",
+        ]
+    );
+}
+
+/// A program with more rights than its caller takes no orders from it: secure_getenv(3).
+#[test]
+fn a_program_with_more_rights_than_its_caller_has_no_variables() {
+    let dir = Library::Ours.dir();
+    let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join("steerable-filter-setgid");
+    // The loader ignores LD_LIBRARY_PATH there.
+    let path = format!("-Wl,-rpath,{}", dir.display());
+    compile_c_with("c-tests/steerable-filter.c", &program, &["-rdynamic", &path]);
+    let run = |mode| {
+        chown(&program, Some(0), Some(65_534)).unwrap();
+        std::fs::set_permissions(&program, PermissionsExt::from_mode(mode)).unwrap();
+        let mut command = std::process::Command::new(&program);
+        command.env("LIBMILTER_DRAIN", "bad");
+        let mut filter = Filter::start_with(command, &["register", SERVE[1], "stop", "main"]);
+        filter.end();
+        filter.log().len()
+    };
+    assert_eq!((run(0o755), run(0o2755)), (1, 0));
+}
+
+#[test]
+fn messages_have_the_time_that_is_set() {
+    let long = start(&[("LIBMILTER_DRAIN", "3600")], &SERVE);
+    let none = start(&[("LIBMILTER_DRAIN", "0")], &SERVE);
+    let mut filters = [long, none].map(|filter| {
+        let mut mta = Mta::order(&filter, "message");
+        mta.begin_message();
+        (filter, mta)
+    });
+    for (filter, _) in &filters {
+        filter.daemon.signal(libc::SIGTERM);
+    }
+    let start = Instant::now();
+    let (filter, mta) = &mut filters[1];
+    assert!(mta.has_ended());
+    assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
+    assert!(filter.end().ends_with(&["abort 1".into(), "close 1".into(), "main 0".into()]));
+    // By default it would have been cut off.
+    std::thread::sleep(Duration::from_millis(6_500).saturating_sub(start.elapsed()));
+    let (filter, mta) = &mut filters[0];
+    assert_eq!(mta.end_message(b"text\r\n"), 'c');
+    assert!(mta.has_ended());
+    assert!(filter.end().ends_with(&["close 1".into(), "main 0".into()]));
+    assert_eq!(filter.count("abort"), 0);
+}
+
+/// The words for the two ways to serve.
+#[test]
+fn threads_may_be_shared_by_name() {
+    let filter = start(&[("LIBMILTER_THREADS", "park")], &SERVE);
+    let _idle: Vec<Mta> = (0..20).map(|_| Mta::order(&filter, "idle")).collect();
+    filter.wait_until("all are parked", || filter.threads() <= 6);
+    assert_eq!(filter.log(), [""; 0]);
+}
