@@ -499,6 +499,34 @@ static void print_mask(void)
     say("blocked %d%d%d", sigismember(&mask, SIGHUP), sigismember(&mask, SIGTERM), sigismember(&mask, SIGINT));
 }
 
+/* A thread that waits for the signal that is blocked everywhere else, and tells that it came. */
+static void *await_signal(void *argument)
+{
+    sigset_t *set = argument;
+    for (;;) {
+        int number = 0;
+        sigwait(set, &number);
+        tell(number);
+    }
+    return NULL;
+}
+
+/* Blocks a signal, and starts that thread. */
+static void start_awaiting(int number)
+{
+    static sigset_t set;
+    pthread_t thread;
+    sigemptyset(&set);
+    sigaddset(&set, number);
+    pthread_sigmask(SIG_BLOCK, &set, NULL);
+    /* The thread must not take the signals that stop the filter. */
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    pthread_create(&thread, NULL, await_signal, &set);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+}
+
 /* Gives up root for good. */
 static void become(int id)
 {
@@ -659,6 +687,10 @@ static void step(char *name)
         handle(SIGUSR2, threads_back);
     } else if (strcmp(name, "tell") == 0) {
         handle(number, tell);
+    } else if (strcmp(name, "await") == 0) {
+        start_awaiting(number);
+    } else if (strcmp(name, "raise") == 0) {
+        kill(getpid(), number);
     } else if (strcmp(name, "umask") == 0) {
         umask(number);
     } else if (strcmp(name, "mask") == 0) {

@@ -41,7 +41,7 @@ pub fn serve<F: Filter>(filter: F, mut listener: Listener, settings: &Settings) 
     // Before anything else takes a descriptor: it might get the listener's number.
     listener.prepare().map_err(Failure::Start)?;
     let (events, inbox) = unbounded();
-    let signals = signals::watch(events.clone()).map_err(Failure::Start)?;
+    let signals = signals::watch(events.clone(), settings.hangup).map_err(Failure::Start)?;
     let engine = Engine::start(filter, listener, settings.clone(), events).map_err(Failure::Start)?;
     let mut supervisor = Supervisor::new(&engine, &inbox);
     let result = supervisor.supervise();

@@ -1,7 +1,7 @@
 //! What an administrator sets by environment variables, below the filter. Each has a line in docs/libmilter.7. A value
 //! that is none is logged, with what is allowed, and counts as unset, as an empty one does.
 
-use super::settings::{Settings, Threads};
+use super::settings::{Hangup, Settings, Threads};
 use crate::log;
 use crate::sys::environment;
 use std::ffi::{CStr, OsString};
@@ -30,6 +30,13 @@ impl Settings {
             _ => None,
         }) {
             self.threads = threads;
+        }
+        if let Some(hangup) = variables.read("LIBMILTER_SIGHUP", "stop or ignore", |text| match text {
+            "stop" => Some(Hangup::Stop),
+            "ignore" => Some(Hangup::Ignore),
+            _ => None,
+        }) {
+            self.hangup = hangup;
         }
         self
     }
@@ -101,6 +108,15 @@ mod tests {
             );
             assert_eq!(lines, [line]);
         }
+    }
+
+    #[test]
+    fn a_hangup_stops_or_does_not() {
+        assert_eq!(with("LIBMILTER_SIGHUP", b"ignore").0.hangup, Hangup::Ignore);
+        assert_eq!(with("LIBMILTER_SIGHUP", b"stop").0.hangup, Hangup::Stop);
+        let (settings, lines) = with("LIBMILTER_SIGHUP", b"reload");
+        assert_eq!(settings.hangup, Hangup::Stop);
+        assert_eq!(lines, ["3 name: LIBMILTER_SIGHUP: \"reload\" is not stop or ignore, the default holds"]);
     }
 
     #[test]

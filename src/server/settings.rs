@@ -15,6 +15,15 @@ pub enum Threads {
     PerSession,
 }
 
+/// What SIGHUP does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hangup {
+    /// It stops the server, as SIGTERM does.
+    Stop,
+    /// Nothing, unless the filter does something with it.
+    Ignore,
+}
+
 /// What holds for each session that begins. It may be changed while a server runs, as libmilter allows.
 #[derive(Debug)]
 pub struct Limits {
@@ -61,6 +70,8 @@ pub struct Settings {
     pub drain: Duration,
     /// Which threads serve a session.
     pub threads: Threads,
+    /// What SIGHUP does.
+    pub hangup: Hangup,
 }
 
 impl Default for Settings {
@@ -70,6 +81,7 @@ impl Default for Settings {
             limits: Arc::default(),
             drain: Duration::from_secs(5),
             threads: Threads::Shared,
+            hangup: Hangup::Stop,
         }
     }
 }

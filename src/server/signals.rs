@@ -1,11 +1,13 @@
 //! The signal thread: it turns SIGHUP, SIGTERM, SIGINT and smfi_stop into [`Event`]s. What it changed is put
-//! back on drop, unless a signal has come. No handler is installed, and no other signal is touched.
+//! back on drop, unless a signal has come. No handler is installed, and no other signal is touched. SIGHUP may be the
+//! filter's ([`Hangup::Ignore`]).
 //!
 //! It waits with rt_sigtimedwait(2), not with a descriptor: a program that handles these signals in a thread of its own,
 //! as Python does, must get them there, and a signalfd would compete with it.
 
 use super::event::Event;
-use crate::sys::signal::{self, Blocked, Received, SignalSet};
+use super::settings::Hangup;
+use crate::sys::signal::{self, Blocked, Ignored, Received, SignalSet};
 use crate::sys::thread::ThreadGroup;
 use crossbeam_channel::Sender;
 use std::io;
@@ -46,17 +48,20 @@ pub fn request_stop() {
 fn wake_signal_thread() {
     match SIGNAL_THREAD.load(Ordering::SeqCst) {
         0 => {} // it looks at the flags before it waits for the first time
-        thread => signal::wake(thread, libc::SIGHUP),
+        // Blocked there, and waited for, whatever the process does with it elsewhere.
+        thread => signal::wake(thread, libc::SIGTERM),
     }
 }
 
 /// The running signal thread. On drop it ends, and the calling thread's signal mask is what it was. But if a signal has
-/// come, the three stay blocked: whoever stops the filter may send another one, which must not end it while it cleans up.
+/// come, they stay blocked: whoever stops the filter may send another one, which must not end it while it cleans up.
 pub struct Watch {
     shared: Arc<Shared>,
     thread: Arc<ThreadGroup>,
     /// `None` only during the drop.
     blocked: Option<Blocked>,
+    /// SIGHUP, if it is ignored and would else end the process.
+    ignored: Option<Ignored>,
 }
 
 #[derive(Default)]
@@ -65,17 +70,22 @@ struct Shared {
     signal_has_come: AtomicBool,
 }
 
-/// Blocks SIGHUP, SIGTERM and SIGINT in the calling thread, so in all threads that it starts from now on, and
-/// starts the thread that waits for them.
+/// Blocks SIGHUP (unless it is ignored), SIGTERM and SIGINT in the calling thread, so in all threads that it starts from
+/// now on, and starts the thread that waits for them.
 ///
 /// # Errors
 /// No thread is to be had.
-pub fn watch(events: Sender<Event>) -> io::Result<Watch> {
+pub fn watch(events: Sender<Event>, hangup: Hangup) -> io::Result<Watch> {
     REQUESTED.store(GO_ON, Ordering::SeqCst);
     if STOP_REQUESTED.load(Ordering::SeqCst) {
         REQUESTED.store(STOP, Ordering::SeqCst);
     }
-    let ours = SignalSet::of(&[libc::SIGHUP, libc::SIGTERM, libc::SIGINT]);
+    let (ours, ignored) = match hangup {
+        Hangup::Stop => (SignalSet::of(&[libc::SIGHUP, libc::SIGTERM, libc::SIGINT]), None),
+        Hangup::Ignore => {
+            (SignalSet::of(&[libc::SIGTERM, libc::SIGINT]), Ignored::unless_wanted(libc::SIGHUP))
+        }
+    };
     let blocked = Blocked::new(&ours)?;
     let shared = Arc::new(Shared::default());
     let thread = Arc::new(ThreadGroup::default());
@@ -89,7 +99,7 @@ pub fn watch(events: Sender<Event>) -> io::Result<Watch> {
             SIGNAL_THREAD.store(0, Ordering::SeqCst);
         }))?;
     }
-    Ok(Watch { shared, thread, blocked: Some(blocked) })
+    Ok(Watch { shared, thread, blocked: Some(blocked), ignored })
 }
 
 impl Drop for Watch {
@@ -100,10 +110,9 @@ impl Drop for Watch {
         self.thread.wait(Instant::now() + THREAD_END);
         // Whoever asked this server to stop did not mean the next one.
         STOP_REQUESTED.store(false, Ordering::SeqCst);
-        if self.shared.signal_has_come.load(Ordering::SeqCst)
-            && let Some(blocked) = self.blocked.take()
-        {
-            blocked.keep();
+        if self.shared.signal_has_come.load(Ordering::SeqCst) {
+            self.blocked.take().into_iter().for_each(Blocked::keep);
+            self.ignored.take().into_iter().for_each(Ignored::keep);
         }
     }
 }
@@ -136,7 +145,7 @@ mod tests {
         for _ in 0..200 {
             let (events, inbox) = unbounded();
             request_stop();
-            let watch = watch(events).unwrap();
+            let watch = watch(events, Hangup::Stop).unwrap();
             assert!(matches!(inbox.recv_timeout(wait), Ok(Event::Stop)), "asked before the start");
             // Asked twice, and perhaps too late for the thread to see it.
             request_stop();

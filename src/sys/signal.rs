@@ -119,13 +119,62 @@ pub fn wake(thread: libc::pid_t, signal: libc::c_int) {
     }
 }
 
+/// A signal that the process ignores for as long as this value lives, unless it does something with it.
+pub struct Ignored(libc::c_int);
+
+impl Ignored {
+    /// Ignores a signal that would end the process. If the program handles it, ignores it, or has blocked it in the calling
+    /// thread, to wait for it in another, it is left alone: `None`.
+    pub fn unless_wanted(signal: libc::c_int) -> Option<Self> {
+        if disposition(signal) != Some(libc::SIG_DFL) || is_blocked(signal) {
+            return None;
+        }
+        set_disposition(signal, libc::SIG_IGN);
+        Some(Self(signal))
+    }
+
+    /// Goes on to ignore the signal.
+    pub fn keep(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Ignored {
+    fn drop(&mut self) {
+        // Else the program has taken it for itself by now.
+        if is_ignored(self.0) {
+            set_disposition(self.0, libc::SIG_DFL);
+        }
+    }
+}
+
+/// Whether a signal is blocked in the calling thread.
+fn is_blocked(signal: libc::c_int) -> bool {
+    let mut mask = MaybeUninit::uninit();
+    // SAFETY: without a new mask the call only fills in the old one, and cannot fail.
+    unsafe {
+        libc::pthread_sigmask(libc::SIG_BLOCK, std::ptr::null(), mask.as_mut_ptr());
+        libc::sigismember(mask.as_ptr(), signal) == 1
+    }
+}
+
+fn set_disposition(signal: libc::c_int, disposition: libc::sighandler_t) {
+    // SAFETY: callers give SIG_IGN or SIG_DFL, which are valid for every signal that they give.
+    unsafe { libc::signal(signal, disposition) };
+}
+
 /// Whether the process ignores a signal, as programs do that nohup(1) has started.
 pub fn is_ignored(signal: libc::c_int) -> bool {
+    disposition(signal) == Some(libc::SIG_IGN)
+}
+
+/// What happens at a signal: its handler, `SIG_IGN` or `SIG_DFL`.
+fn disposition(signal: libc::c_int) -> Option<libc::sighandler_t> {
     let mut action = MaybeUninit::<libc::sigaction>::uninit();
     // SAFETY: without a new action sigaction only fills in the old one.
     let result = unsafe { libc::sigaction(signal, std::ptr::null(), action.as_mut_ptr()) };
     // SAFETY: the call succeeded.
-    result == 0 && unsafe { action.assume_init() }.sa_sigaction == libc::SIG_IGN
+    (result == 0).then(|| unsafe { action.assume_init() }.sa_sigaction)
 }
 
 /// Ends the process by a signal that it does not handle, even if the signal is [`Blocked`] here, so that its parent
@@ -143,6 +192,5 @@ pub fn end_by(signal: libc::c_int) -> ! {
 
 /// Ignores SIGPIPE in the whole process.
 pub fn ignore_sigpipe() {
-    // SAFETY: SIG_IGN is a valid disposition for SIGPIPE.
-    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
+    set_disposition(libc::SIGPIPE, libc::SIG_IGN);
 }

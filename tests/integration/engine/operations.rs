@@ -3,6 +3,7 @@
 use super::{Filter, Mta, SERVE, program};
 use crate::support::{Library, compile_c_with};
 use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -16,7 +17,7 @@ fn start(variables: &[(&str, &str)], steps: &[&str]) -> Filter {
 /// A value that is none is named once, with what is allowed, and the filter serves as if it were not set.
 #[test]
 fn bad_values_are_logged_and_not_used() {
-    let bad = [("LIBMILTER_DRAIN", "5s"), ("LIBMILTER_THREADS", "many")];
+    let bad = [("LIBMILTER_DRAIN", "5s"), ("LIBMILTER_THREADS", "many"), ("LIBMILTER_SIGHUP", "")];
     let mut filter = start(&bad, &SERVE);
     Mta::greet(&filter).quit();
     filter.daemon.signal(libc::SIGTERM);
@@ -83,4 +84,53 @@ fn threads_may_be_shared_by_name() {
     let _idle: Vec<Mta> = (0..20).map(|_| Mta::order(&filter, "idle")).collect();
     filter.wait_until("all are parked", || filter.threads() <= 6);
     assert_eq!(filter.log(), [""; 0]);
+}
+
+/// With "ignore", SIGHUP is the filter's: its handler runs, or its thread that waits for it gets it. What would end the
+/// process is ignored.
+#[test]
+fn a_hangup_may_be_the_filters() {
+    for own in ["tell=1", "await=1", "mask"] {
+        let mut filter = start(&[("LIBMILTER_SIGHUP", "ignore")], &["register", own, SERVE[1], "main"]);
+        let mut mta = Mta::order(&filter, "message");
+        mta.begin_message();
+        for count in 1..=5 {
+            filter.daemon.signal(libc::SIGHUP);
+            filter.wait_until("the filter gets it", || own == "mask" || filter.count("signal 1") == count);
+        }
+        Mta::order(&filter, "still served").quit();
+        filter.daemon.signal(libc::SIGTERM);
+        super::stop::wait_until_refused(&filter);
+        assert_eq!(mta.end_message(b"text\r\n"), 'c', "{own}");
+        assert!(mta.has_ended());
+        assert_eq!(filter.end().last().unwrap(), "main 0", "{own}");
+        assert_eq!(filter.log(), [""; 0]);
+    }
+}
+
+/// Without it a handler of the filter's in the same thread hears nothing, and the filter stops.
+#[test]
+fn by_default_a_hangup_stops_any_filter() {
+    super::on_both(|library| {
+        let mut filter = Filter::start(library, &["register", "tell=1", SERVE[1], "main"]);
+        Mta::greet(&filter).quit();
+        filter.daemon.signal(libc::SIGHUP);
+        assert_eq!(filter.end().last().unwrap(), "main 0", "{library:?}");
+        assert_eq!(filter.count("signal"), 0, "{library:?}");
+    });
+}
+
+/// What the library has changed is put back, unless a signal has stopped it: whoever stops a filter may send more of them.
+#[test]
+fn afterwards_a_hangup_does_what_it_did() {
+    let ignore = [("LIBMILTER_SIGHUP", "ignore")];
+    let mut filter = start(&ignore, &["register", SERVE[1], "main", "mask", "raise=1"]);
+    assert_eq!(Mta::greet(&filter).helo("stop"), 'c');
+    assert_eq!(filter.daemon.wait().signal(), Some(libc::SIGHUP));
+    assert_eq!(filter.count("blocked 000"), 1);
+
+    let mut filter = start(&ignore, &["register", SERVE[1], "main", "mask", "raise=1"]);
+    Mta::greet(&filter).quit();
+    filter.daemon.signal(libc::SIGTERM);
+    assert_eq!(filter.end().last().unwrap(), "blocked 011");
 }
