@@ -5,7 +5,7 @@ use super::types::{MI_SUCCESS, sm_bool, smfiDesc};
 use super::{entry, entry_if, filled};
 use crate::log;
 use crate::server::endpoint::Endpoint;
-use crate::server::listener::Listener;
+use crate::server::listener::{Access, Listener};
 use crate::server::settings::Settings;
 use crate::server::{self, signals};
 use crate::sys::signal::ignore_sigpipe;
@@ -73,7 +73,8 @@ impl Setup {
                 return None;
             }
         };
-        match Listener::open(&endpoint, self.settings.backlog, remove_old) {
+        let access = Access::from_environment(self.name());
+        match Listener::open(&endpoint, self.settings.backlog, remove_old, &access) {
             Ok(listener) => self.socket = Some(OpenSocket::Waiting(listener)),
             Err(error) => {
                 self.complain(format_args!("{function}: connection \"{shown}\": {error}"));

@@ -2,10 +2,11 @@
 //! ever removed at the end.
 
 use super::endpoint::Endpoint;
+use crate::sys::access::SocketAt;
 use crate::sys::epoll::{Epoll, Trigger};
 use crate::sys::event::EventFd;
 use crate::sys::fork::{self, Moment};
-use crate::sys::socket::{Address, Listening, Socket};
+use crate::sys::socket::{self, Address, Listening, Socket};
 use crate::sys::{self, Interest, Woken};
 use std::ffi::OsStr;
 use std::fs;
@@ -54,6 +55,43 @@ impl Queue {
     }
 }
 
+/// Who may use a unix socket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Access {
+    /// The mode; `None` for what the umask leaves.
+    pub mode: Option<u32>,
+    /// The owner; `None` for the process's user.
+    pub owner: Option<u32>,
+    /// The group; `None` for the process's, or the directory's.
+    pub group: Option<u32>,
+    /// Whether a socket that is to be removed may be one that somebody serves.
+    pub steals: bool,
+}
+
+impl Default for Access {
+    fn default() -> Self {
+        Self { mode: None, owner: None, group: None, steals: true }
+    }
+}
+
+impl Access {
+    /// Sets it on the new socket at `path`.
+    fn grant(&self, path: &Path) -> Result<(), (&'static str, io::Error)> {
+        if (self.mode, self.owner, self.group) == (None, None, None) {
+            return Ok(());
+        }
+        let socket = SocketAt::open(path).map_err(|error| ("examine the new socket", error))?;
+        // The mode first: afterwards the file may be somebody else's.
+        if let Some(mode) = self.mode {
+            socket.set_mode(mode).map_err(|error| ("set the mode of the socket", error))?;
+        }
+        if (self.owner, self.group) == (None, None) {
+            return Ok(());
+        }
+        socket.set_owner(self.owner, self.group).map_err(|error| ("set the owner of the socket", error))
+    }
+}
+
 /// Why a socket cannot be opened: what was tried, and what the system said.
 #[derive(Debug)]
 pub struct CannotOpen {
@@ -74,28 +112,41 @@ impl std::error::Error for CannotOpen {
 }
 
 impl Listener {
-    /// Listens. With `remove_old` a unix socket that is in the way is removed first, but nothing else is.
+    /// Listens. With `remove_old` a unix socket that is in the way is removed first, but nothing else is; and not even that,
+    /// if somebody serves it and it is not to be stolen.
     ///
     /// # Errors
     /// Something is in the way, or the system refuses.
-    pub fn open(endpoint: &Endpoint, backlog: i32, remove_old: bool) -> Result<Self, CannotOpen> {
+    pub fn open(
+        endpoint: &Endpoint,
+        backlog: i32,
+        remove_old: bool,
+        access: &Access,
+    ) -> Result<Self, CannotOpen> {
         let because = |doing| move |error| CannotOpen { doing, error };
         let (socket, file) = match endpoint {
             Endpoint::Inherited(fd) => {
                 (Listening::inherit(*fd, backlog).map_err(because("take over the descriptor"))?, None)
             }
             Endpoint::Inet(address) => {
-                let address = Address::Inet(*address);
-                (Listening::bind(address, backlog).map_err(because("listen on the address"))?, None)
+                let doing = "listen on the address";
+                let socket = Listening::bind(Address::Inet(*address)).map_err(because(doing))?;
+                socket.listen(backlog).map_err(because(doing))?;
+                (socket, None)
             }
             Endpoint::Unix(bytes) => {
                 let path = Path::new(OsStr::from_bytes(bytes));
                 if remove_old {
-                    remove_socket(path).map_err(because("remove the old socket"))?;
+                    remove_socket(path, access.steals).map_err(because("remove the old socket"))?;
                 }
-                let socket =
-                    Listening::bind(Address::Unix(bytes), backlog).map_err(because("listen on the path"))?;
+                let socket = Listening::bind(Address::Unix(bytes)).map_err(because("listen on the path"))?;
                 let file = SocketFile::at(path).map_err(because("examine the new socket"))?;
+                // Nobody can connect yet.
+                if let Err((doing, error)) = access.grant(path) {
+                    file.remove();
+                    return Err(CannotOpen { doing, error });
+                }
+                socket.listen(backlog).map_err(because("listen on the path"))?;
                 (socket, Some(file))
             }
         };
@@ -199,7 +250,10 @@ impl AsFd for Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        if let Some(file) = &self.file {
+        // Root's sockets stay, as scripts expect of libmilter.
+        if let Some(file) = &self.file
+            && !sys::is_root()
+        {
             file.remove();
         }
     }
@@ -221,12 +275,11 @@ impl SocketFile {
         Ok(Self { path, device: metadata.dev(), inode: metadata.ino() })
     }
 
-    /// Removes the file, if it is still the same and the process is not root: root's sockets stay, as scripts
-    /// expect of libmilter.
+    /// Removes the file, if it is still the same.
     fn remove(&self) {
         let is_ours = fs::symlink_metadata(&self.path)
             .is_ok_and(|metadata| metadata.dev() == self.device && metadata.ino() == self.inode);
-        if is_ours && !sys::is_root() {
+        if is_ours {
             // A directory that the process may no longer write to is no reason to complain at the end.
             let _ = fs::remove_file(&self.path);
         }
@@ -234,9 +287,14 @@ impl SocketFile {
 }
 
 /// Removes the socket at `path`, or the symbolic link to a socket, if there is one. What a link leads to stays.
-fn remove_socket(path: &Path) -> io::Result<()> {
+fn remove_socket(path: &Path, steals: bool) -> io::Result<()> {
     match fs::metadata(path) {
-        Ok(metadata) if metadata.file_type().is_socket() => fs::remove_file(path),
+        Ok(metadata) if metadata.file_type().is_socket() => {
+            if !steals && socket::is_served(path.as_os_str().as_bytes())? {
+                return Err(io::Error::other("another process listens on it"));
+            }
+            fs::remove_file(path)
+        }
         Ok(_) => Err(io::Error::other("the file is not a socket")),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(error),
@@ -255,10 +313,10 @@ mod tests {
     fn a_socket_in_the_way_is_removed_only_on_request() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("s");
-        let first = Listener::open(&endpoint(&path), 1, true).unwrap();
-        let error = Listener::open(&endpoint(&path), 1, false).unwrap_err();
+        let first = Listener::open(&endpoint(&path), 1, true, &Access::default()).unwrap();
+        let error = Listener::open(&endpoint(&path), 1, false, &Access::default()).unwrap_err();
         assert_eq!(error.error.kind(), io::ErrorKind::AddrInUse);
-        let second = Listener::open(&endpoint(&path), 1, true).unwrap();
+        let second = Listener::open(&endpoint(&path), 1, true, &Access::default()).unwrap();
         drop(first);
         assert!(path.exists(), "a successor's socket stays");
         drop(second);
@@ -270,7 +328,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("f");
         fs::write(&path, "precious").unwrap();
-        let error = Listener::open(&endpoint(&path), 1, true).unwrap_err();
+        let error = Listener::open(&endpoint(&path), 1, true, &Access::default()).unwrap_err();
         assert_eq!(error.to_string(), "cannot remove the old socket: the file is not a socket");
         assert_eq!(fs::read_to_string(&path).unwrap(), "precious");
     }
@@ -279,7 +337,7 @@ mod tests {
     fn only_a_descriptor_that_can_listen_is_taken_over() {
         let (one, _other) = std::os::unix::net::UnixStream::pair().unwrap();
         let fd = std::os::fd::AsRawFd::as_raw_fd(&one);
-        assert!(Listener::open(&Endpoint::Inherited(fd), 1, false).is_err());
-        assert!(Listener::open(&Endpoint::Inherited(9999), 1, false).is_err());
+        assert!(Listener::open(&Endpoint::Inherited(fd), 1, false, &Access::default()).is_err());
+        assert!(Listener::open(&Endpoint::Inherited(9999), 1, false, &Access::default()).is_err());
     }
 }

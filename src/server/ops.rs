@@ -1,9 +1,10 @@
 //! What an administrator sets by environment variables, below the filter. Each has a line in docs/libmilter.7. A value
 //! that is none is logged, with what is allowed, and counts as unset, as an empty one does.
 
+use super::listener::Access;
 use super::settings::{Hangup, Settings, Threads};
 use crate::log;
-use crate::sys::environment;
+use crate::sys::{access, environment};
 use std::ffi::{CStr, OsString};
 use std::time::Duration;
 
@@ -39,6 +40,34 @@ impl Settings {
             self.hangup = hangup;
         }
         self
+    }
+}
+
+impl Access {
+    /// What the environment says of unix sockets; complaints are in the name of the filter.
+    pub fn from_environment(name: &CStr) -> Self {
+        Self::from(&Variables { name, lookup: &environment::variable })
+    }
+
+    fn from(variables: &Variables<'_>) -> Self {
+        let steals = variables.read("LIBMILTER_SOCKET_STEAL", "yes or no", |text| match text {
+            "yes" => Some(true),
+            "no" => Some(false),
+            _ => None,
+        });
+        Self {
+            mode: variables.read(
+                "LIBMILTER_SOCKET_MODE",
+                "an octal mode from 0 to 0777, such as 0660",
+                |text| {
+                    let is_octal = text.bytes().all(|byte| matches!(byte, b'0'..=b'7'));
+                    u32::from_str_radix(text, 8).ok().filter(|&mode| is_octal && mode <= 0o777)
+                },
+            ),
+            owner: variables.read("LIBMILTER_SOCKET_OWNER", "a user of this system", access::user),
+            group: variables.read("LIBMILTER_SOCKET_GROUP", "a group of this system", access::group),
+            steals: steals.unwrap_or(true),
+        }
     }
 }
 
@@ -107,6 +136,39 @@ mod tests {
                 "3 name: LIBMILTER_DRAIN: \"{shown}\" is not a number of seconds from 0 to 86400, the default holds"
             );
             assert_eq!(lines, [line]);
+        }
+    }
+
+    #[test]
+    fn sockets_have_a_mode_an_owner_and_a_group() {
+        let with = |variable: &str, value: &str| {
+            let lookup = |name: &str| (name == variable).then(|| value.into());
+            (Access::from(&Variables { name: c"name", lookup: &lookup }), log::take_lines())
+        };
+        let default = Access::default();
+        for (variable, value, access) in [
+            ("LIBMILTER_SOCKET_MODE", "0660", Access { mode: Some(0o660), ..default.clone() }),
+            ("LIBMILTER_SOCKET_MODE", "777", Access { mode: Some(0o777), ..default.clone() }),
+            ("LIBMILTER_SOCKET_OWNER", "nobody", Access { owner: Some(65_534), ..default.clone() }),
+            ("LIBMILTER_SOCKET_GROUP", "4711", Access { group: Some(4711), ..default.clone() }),
+            ("LIBMILTER_SOCKET_STEAL", "no", Access { steals: false, ..default.clone() }),
+            ("LIBMILTER_SOCKET_STEAL", "yes", default.clone()),
+            ("LIBMILTER_SOCKET_MODE", "", default.clone()),
+        ] {
+            assert_eq!(with(variable, value), (access, Vec::new()), "{variable}={value}");
+        }
+        for (variable, bad, allowed) in [
+            ("MODE", "01777", "an octal mode from 0 to 0777, such as 0660"),
+            ("MODE", "+660", "an octal mode from 0 to 0777, such as 0660"),
+            ("MODE", "0888", "an octal mode from 0 to 0777, such as 0660"),
+            ("MODE", "rw", "an octal mode from 0 to 0777, such as 0660"),
+            ("OWNER", "no-such-user", "a user of this system"),
+            ("GROUP", "-1", "a group of this system"),
+            ("STEAL", "1", "yes or no"),
+        ] {
+            let variable = format!("LIBMILTER_SOCKET_{variable}");
+            let line = format!("3 name: {variable}: \"{bad}\" is not {allowed}, the default holds");
+            assert_eq!(with(&variable, bad), (default.clone(), vec![line]));
         }
     }
 

@@ -1,6 +1,7 @@
 //! Operating-system calls made safe: file descriptors that close themselves, -1 turned into [`std::io::Error`]. Signals
 //! that interrupt a wait do not prolong it without end. Linux only; what another system would need to provide is what stands here.
 
+pub mod access;
 pub mod environment;
 pub mod epoll;
 pub mod event;

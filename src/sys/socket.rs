@@ -157,12 +157,12 @@ struct Settings {
 }
 
 impl Listening {
-    /// Creates a socket, binds it to `address` and listens. [`Self::accept`] does not wait. The mode of a unix
-    /// socket's file follows the umask.
+    /// Creates a socket and binds it to `address`. Nobody can connect before [`Self::listen`]. [`Self::accept`] does not
+    /// wait. The mode of a unix socket's file follows the umask.
     ///
     /// # Errors
-    /// As socket(2), bind(2), listen(2).
-    pub fn bind(address: Address<'_>, backlog: libc::c_int) -> io::Result<Self> {
+    /// As socket(2), bind(2).
+    pub fn bind(address: Address<'_>) -> io::Result<Self> {
         let family = match address {
             Address::Unix(_) => libc::AF_UNIX,
             Address::Inet(SocketAddr::V4(_)) => libc::AF_INET,
@@ -190,9 +190,16 @@ impl Listening {
                 }
             }
         }
-        // SAFETY: listen takes numbers only.
-        check(unsafe { libc::listen(fd, backlog) })?;
         Ok(Self { file: FileId::of(fd)?, fd: ManuallyDrop::new(socket), settings: Settings::default() })
+    }
+
+    /// Lets peers connect.
+    ///
+    /// # Errors
+    /// As listen(2).
+    pub fn listen(&self, backlog: libc::c_int) -> io::Result<()> {
+        // SAFETY: listen takes numbers only.
+        check(unsafe { libc::listen(self.fd.as_raw_fd(), backlog) }).map(drop)
     }
 
     /// Takes over a descriptor that this process inherited, and listens on it. [`Self::accept`] may wait.
@@ -289,6 +296,29 @@ impl FileId {
         // SAFETY: the call succeeded.
         let status = unsafe { status.assume_init() };
         Ok(Self(status.st_dev, status.st_ino))
+    }
+}
+
+/// Whether somebody serves the unix socket at `path`: a connection is made, or would be if there was room for it.
+///
+/// # Errors
+/// It is no stream socket, may not be connected to, or is not there.
+pub fn is_served(path: &[u8]) -> io::Result<bool> {
+    let kind = libc::SOCK_STREAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+    // SAFETY: socket takes numbers only, and its descriptor is new.
+    let socket = unsafe { opened(libc::socket(libc::AF_UNIX, kind, 0)) }?;
+    let (name, length) = unix_name(path)?;
+    // SAFETY: the kernel reads `length` bytes from a live socket name that is at least that long.
+    let result = check(unsafe {
+        libc::connect(socket.as_raw_fd(), std::ptr::from_ref(&name).cast(), length as libc::socklen_t)
+    });
+    match result {
+        Ok(_) => Ok(true),
+        Err(error) => match error.kind() {
+            io::ErrorKind::ConnectionRefused => Ok(false),
+            io::ErrorKind::WouldBlock => Ok(true),
+            _ => Err(error),
+        },
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::{Filter, Mta, SERVE, program};
 use crate::support::{Library, compile_c_with};
-use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -133,4 +133,95 @@ fn afterwards_a_hangup_does_what_it_did() {
     Mta::greet(&filter).quit();
     filter.daemon.signal(libc::SIGTERM);
     assert_eq!(filter.end().last().unwrap(), "blocked 011");
+}
+
+/// Whatever the umask, and whether smfi_opensocket or smfi_main opens the socket.
+#[test]
+fn a_unix_socket_has_the_mode_and_the_owner_that_are_set() {
+    for umask in ["umask=0", "umask=63"] {
+        for steps in [&["open=0"][..], &["main"]] {
+            let variables = [
+                ("LIBMILTER_SOCKET_MODE", "0606"),
+                ("LIBMILTER_SOCKET_OWNER", "daemon"),
+                ("LIBMILTER_SOCKET_GROUP", "65534"),
+            ];
+            let filter =
+                start(&variables, &[&["register", SERVE[1], umask], steps, &["wait={dir}/go"]].concat());
+            drop(Mta::connect(&filter));
+            let found = std::fs::metadata(filter.file("s")).unwrap();
+            assert_eq!(
+                (found.mode() & 0o7777, found.uid(), found.gid()),
+                (0o606, 1, 65_534),
+                "{umask}, {steps:?}"
+            );
+            assert_eq!(filter.log(), [""; 0]);
+        }
+    }
+}
+
+/// A filter does not serve a socket that the wrong people can use, and leaves nothing behind.
+#[test]
+fn a_socket_that_cannot_be_given_away_is_not_opened() {
+    let variables = [("LIBMILTER_SOCKET_GROUP", "daemon")];
+    let steps = ["register", "wait={dir}/go", SERVE[1], "become=65534", "open=0"];
+    let mut filter = start(&variables, &steps);
+    std::fs::set_permissions(filter.dir.path(), PermissionsExt::from_mode(0o777)).unwrap();
+    std::fs::write(filter.file("go"), "").unwrap();
+    assert_eq!(filter.end().last().unwrap(), "open -1");
+    assert!(filter.log()[0].contains("cannot set the owner of the socket: Operation not permitted"));
+    assert!(!filter.file("s").exists());
+}
+
+/// The mode, the owner and the group are set between bind(2) and listen(2).
+#[test]
+fn nobody_can_connect_before_the_mode_is_set() {
+    let mut command = std::process::Command::new("strace");
+    command
+        .args(["-f", "-o", "/dev/stderr", "-e", "trace=bind,listen,fchownat,chmod,fchmodat"])
+        .arg(program());
+    command.env("LD_LIBRARY_PATH", Library::Ours.dir());
+    command.env("LIBMILTER_SOCKET_MODE", "0660").env("LIBMILTER_SOCKET_GROUP", "65534");
+    let dir = crate::support::temp_dir();
+    let trace = std::fs::File::create(dir.path().join("trace")).unwrap();
+    command.stderr(trace);
+    let mut filter = Filter::start_with(command, &["register", SERVE[1], "open=0"]);
+    filter.end();
+    let trace = std::fs::read_to_string(dir.path().join("trace")).unwrap();
+    let calls: Vec<&str> = trace
+        .lines()
+        .filter_map(|line| line.split_whitespace().nth(1)?.split_once('(').map(|(call, _)| call))
+        .collect();
+    assert!(matches!(calls[..], ["bind", "chmod" | "fchmodat", "fchownat", "listen"]), "{trace}");
+}
+
+/// A second start takes over what nobody serves, and fails at what somebody serves. By default it takes both, as with the
+/// reference.
+#[test]
+fn a_socket_that_is_served_is_not_stolen_if_that_is_set() {
+    let second = |filter: &Filter, variables: &[(&str, &str)]| {
+        let conn = format!("conn=unix:{}", filter.file("s").display());
+        let mut second = start(variables, &["register", &conn, "open=1"]);
+        (second.end().last().unwrap().clone(), second.log())
+    };
+    let keep = [("LIBMILTER_SOCKET_STEAL", "no")];
+    let mut filter = start(&keep, &["register", SERVE[1], "main"]);
+    Mta::greet(&filter).quit();
+    let (result, log) = second(&filter, &keep);
+    assert_eq!(result, "open -1");
+    assert!(log[0].ends_with("cannot remove the old socket: another process listens on it"), "{log:?}");
+    Mta::greet(&filter).quit();
+    assert_eq!(filter.log(), [""; 0], "the look leaves no line");
+
+    filter.daemon.signal(libc::SIGKILL);
+    filter.daemon.wait();
+    assert!(filter.file("s").exists());
+    assert_eq!(second(&filter, &keep), ("open 0".into(), vec![]));
+
+    for library in Library::BOTH {
+        let filter = Filter::serve(library);
+        Mta::greet(&filter).quit();
+        let conn = format!("conn=unix:{}", filter.file("s").display());
+        let mut second = Filter::start(library, &["register", &conn, "open=1"]);
+        assert_eq!(second.end().last().unwrap(), "open 0", "{library:?}");
+    }
 }
