@@ -312,6 +312,13 @@ static sfsistat obey(SMFICTX *ctx, struct session *session, char *order)
         say("timeout %d", smfi_settimeout(atoi(order + 8)));
     } else if (strcmp(order, "main") == 0) {
         say("second main %d", smfi_main());
+    } else if (strcmp(order, "stack") == 0) {
+        pthread_attr_t attributes;
+        size_t size = 0;
+        pthread_getattr_np(pthread_self(), &attributes);
+        pthread_attr_getstacksize(&attributes, &size);
+        pthread_attr_destroy(&attributes);
+        say("stack %zu", size);
     } else if (strcmp(order, "thread") == 0) {
         say("thread %d %d", session->number, gettid());
     } else if (strncmp(order, "macro ", 6) == 0) {

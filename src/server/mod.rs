@@ -19,6 +19,7 @@ mod supervisor;
 mod sync;
 
 use crate::session::Filter;
+use crate::sys::thread;
 use crossbeam_channel::unbounded;
 use engine::Engine;
 pub use event::Failure;
@@ -40,6 +41,7 @@ pub fn serve<F: Filter>(filter: F, mut listener: Listener, settings: &Settings) 
     let name = filter.name().to_owned();
     // Before anything else takes a descriptor: it might get the listener's number.
     listener.prepare().map_err(Failure::Start)?;
+    thread::set_stack_size(settings.stack);
     let (events, inbox) = unbounded();
     let signals = signals::watch(events.clone(), settings.hangup).map_err(Failure::Start)?;
     let engine = Engine::start(filter, listener, settings.clone(), events).map_err(Failure::Start)?;

@@ -6,10 +6,16 @@ use super::settings::{Hangup, Settings, Threads};
 use crate::log;
 use crate::sys::{access, environment};
 use std::ffi::{CStr, OsString};
+use std::num::NonZero;
 use std::time::Duration;
 
 /// The longest time that can be set, in seconds: a day.
 const LONGEST: u64 = 86_400;
+
+/// What stacks can be set to, in bytes. The library itself needs a few pages, and thread-local variables of the filter's
+/// libraries are there, too.
+const LEAST_STACK: usize = 128 << 10;
+const LARGEST_STACK: usize = 1 << 30;
 
 impl Settings {
     /// These settings with what the environment changes; complaints are in the name of the filter.
@@ -39,6 +45,10 @@ impl Settings {
         }) {
             self.hangup = hangup;
         }
+        self.stack =
+            variables.read("LIBMILTER_STACK", "a size from 128K to 1G, in bytes, K, M or G", |text| {
+                size(text).filter(|size| (LEAST_STACK..=LARGEST_STACK).contains(size)).and_then(NonZero::new)
+            });
         self
     }
 }
@@ -97,6 +107,17 @@ impl Variables<'_> {
 /// A decimal number without a sign.
 fn number(text: &str) -> Option<u64> {
     text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
+}
+
+/// A number of bytes, or with a unit: K, M or G, as in `8M`.
+fn size(text: &str) -> Option<usize> {
+    let (digits, shift) = match text.as_bytes().last()? {
+        b'K' => (&text[..text.len() - 1], 10),
+        b'M' => (&text[..text.len() - 1], 20),
+        b'G' => (&text[..text.len() - 1], 30),
+        _ => (text, 0),
+    };
+    usize::try_from(number(digits)?.checked_mul(1 << shift)?).ok()
 }
 
 #[cfg(test)]
@@ -179,6 +200,26 @@ mod tests {
         let (settings, lines) = with("LIBMILTER_SIGHUP", b"reload");
         assert_eq!(settings.hangup, Hangup::Stop);
         assert_eq!(lines, ["3 name: LIBMILTER_SIGHUP: \"reload\" is not stop or ignore, the default holds"]);
+    }
+
+    #[test]
+    fn stacks_have_a_size() {
+        for (value, bytes) in [
+            ("131072", 128 << 10),
+            ("128K", 128 << 10),
+            ("8M", 8 << 20),
+            ("1G", 1 << 30),
+            ("300000", 300_000),
+        ] {
+            assert_eq!(with("LIBMILTER_STACK", value.as_bytes()).0.stack.unwrap().get(), bytes);
+        }
+        for bad in ["0", "127K", "131071", "2G", "K", "8m", "8 M", "-8M", "18446744073709551615G"] {
+            let (settings, lines) = with("LIBMILTER_STACK", bad.as_bytes());
+            assert_eq!(settings.stack, None);
+            let allowed = "a size from 128K to 1G, in bytes, K, M or G";
+            let line = format!("3 name: LIBMILTER_STACK: \"{bad}\" is not {allowed}, the default holds");
+            assert_eq!(lines, [line]);
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use crate::protocol::frame::DEFAULT_MAX_PAYLOAD;
 use crate::session::Timeouts;
+use std::num::NonZero;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -72,6 +73,8 @@ pub struct Settings {
     pub threads: Threads,
     /// What SIGHUP does.
     pub hangup: Hangup,
+    /// The size of a thread's stack, in bytes; `None` for that which the process's limits give.
+    pub stack: Option<NonZero<usize>>,
 }
 
 impl Default for Settings {
@@ -82,6 +85,7 @@ impl Default for Settings {
             drain: Duration::from_secs(5),
             threads: Threads::Shared,
             hangup: Hangup::Stop,
+            stack: None,
         }
     }
 }

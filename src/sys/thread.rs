@@ -6,6 +6,7 @@ use parking_lot::{Condvar, Mutex};
 use std::cell::Cell;
 use std::io;
 use std::mem::MaybeUninit;
+use std::num::NonZero;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
@@ -24,6 +25,13 @@ const FEW: usize = 6;
 /// How many threads there are, and how many there were at most.
 static ALIVE: AtomicUsize = AtomicUsize::new(0);
 static MOST: AtomicUsize = AtomicUsize::new(FEW);
+/// The size of the stack of threads, in bytes; 0 for that which the process's limits give.
+static STACK: AtomicUsize = AtomicUsize::new(0);
+
+/// Sets the size of the stack that threads have from now on; `None` for that which the process's limits give.
+pub fn set_stack_size(bytes: Option<NonZero<usize>>) {
+    STACK.store(bytes.map_or(0, NonZero::get), Ordering::Relaxed);
+}
 
 /// Threads that are started one by one and waited for together. Each, as its last act, joins the one that has left
 /// before it, and [`Self::wait`] joins the last. So none is left behind as a zombie, and none runs code of this library
@@ -106,7 +114,7 @@ impl ThreadGroup {
     }
 }
 
-/// Calls `create` with the process's default thread attributes, the stack enlarged where it is tiny.
+/// Calls `create` with the process's default thread attributes, the stack as it is set, or else enlarged where it is tiny.
 fn with_attributes(create: impl FnOnce(*const libc::pthread_attr_t) -> libc::c_int) -> libc::c_int {
     let mut attributes = MaybeUninit::<libc::pthread_attr_t>::uninit();
     // SAFETY: pthread_attr_init fills in the attributes that the pointer leads to.
@@ -114,14 +122,16 @@ fn with_attributes(create: impl FnOnce(*const libc::pthread_attr_t) -> libc::c_i
     if result != 0 {
         return result;
     }
-    let mut size = 0;
-    // SAFETY: the attributes are initialised, and `size` is a live variable.
-    unsafe {
-        libc::pthread_attr_getstacksize(attributes.as_ptr(), &raw mut size);
-        if size < LEAST_STACK {
-            libc::pthread_attr_setstacksize(attributes.as_mut_ptr(), LEAST_STACK);
-            size = LEAST_STACK;
-        }
+    let mut default = 0;
+    // SAFETY: the attributes are initialised, and `default` is a live variable.
+    unsafe { libc::pthread_attr_getstacksize(attributes.as_ptr(), &raw mut default) };
+    let size = match STACK.load(Ordering::Relaxed) {
+        0 => default.max(LEAST_STACK),
+        set => set,
+    };
+    if size != default {
+        // SAFETY: the attributes are initialised.
+        unsafe { libc::pthread_attr_setstacksize(attributes.as_mut_ptr(), size) };
     }
     let alive = ALIVE.fetch_add(1, Ordering::Relaxed) + 1;
     let is_room = alive <= MOST.load(Ordering::Relaxed) || Pages::new(size + LEFT).is_ok();
@@ -180,7 +190,6 @@ fn join(thread: Option<Handle>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::atomic::{AtomicUsize, Ordering};
     use std::time::Duration;
 
     #[test]

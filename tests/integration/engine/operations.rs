@@ -225,3 +225,22 @@ fn a_socket_that_is_served_is_not_stolen_if_that_is_set() {
         assert_eq!(second.end().last().unwrap(), "open 0", "{library:?}");
     }
 }
+
+/// In callbacks, whatever the process's limits say; by default it is these that count.
+#[test]
+fn callbacks_have_the_stack_that_is_set() {
+    for (set, limit, found) in
+        [("", "8192", 8 << 20), ("256K", "8192", 256 << 10), ("3000000", "1024", 3_000_000)]
+    {
+        let mut command = Library::Ours.command("sh");
+        let script = format!("ulimit -s {limit}; exec \"$0\" \"$@\"");
+        command.arg("-c").arg(script).arg(program()).env("LIBMILTER_STACK", set);
+        let filter = Filter::start_with(command, &SERVE);
+        Mta::order(&filter, "stack").quit();
+        let line = filter.output().iter().find_map(|line| line.strip_prefix("stack ").map(str::to_owned));
+        let size: usize = line.unwrap().parse().unwrap();
+        // Whole pages.
+        assert!(size.abs_diff(found) <= 4096, "{set}: {size}");
+        assert_eq!(filter.log(), [""; 0]);
+    }
+}
