@@ -7,6 +7,7 @@ mod event;
 pub mod listener;
 mod live;
 mod load;
+pub mod manager;
 #[cfg(feature = "model")]
 mod model;
 mod ops;
@@ -24,6 +25,7 @@ use crossbeam_channel::unbounded;
 use engine::Engine;
 pub use event::Failure;
 use listener::Listener;
+use manager::Manager;
 use settings::Settings;
 use std::time::Duration;
 use supervisor::{GRACE, Supervisor};
@@ -45,7 +47,9 @@ pub fn serve<F: Filter>(filter: F, mut listener: Listener, settings: &Settings) 
     let (events, inbox) = unbounded();
     let signals = signals::watch(events.clone(), settings.hangup).map_err(Failure::Start)?;
     let engine = Engine::start(filter, listener, settings.clone(), events).map_err(Failure::Start)?;
-    let mut supervisor = Supervisor::new(&engine, &inbox);
+    let mut manager = Manager::new(&name, settings.manager.as_ref());
+    manager.is_ready();
+    let mut supervisor = Supervisor::new(&engine, &inbox, manager);
     let result = supervisor.supervise();
     let all_ended = supervisor.drain(settings.drain, &name);
     engine.finish(if all_ended { GRACE } else { WIND_UP });

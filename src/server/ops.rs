@@ -2,6 +2,7 @@
 //! that is none is logged, with what is allowed, and counts as unset, as an empty one does.
 
 use super::listener::Access;
+use super::manager;
 use super::settings::{Hangup, Settings, Threads};
 use crate::log;
 use crate::sys::{access, environment};
@@ -45,6 +46,7 @@ impl Settings {
         }) {
             self.hangup = hangup;
         }
+        self.manager = variables.manager();
         self.stack =
             variables.read("LIBMILTER_STACK", "a size from 128K to 1G, in bytes, K, M or G", |text| {
                 size(text).filter(|size| (LEAST_STACK..=LARGEST_STACK).contains(size)).and_then(NonZero::new)
@@ -60,11 +62,6 @@ impl Access {
     }
 
     fn from(variables: &Variables<'_>) -> Self {
-        let steals = variables.read("LIBMILTER_SOCKET_STEAL", "yes or no", |text| match text {
-            "yes" => Some(true),
-            "no" => Some(false),
-            _ => None,
-        });
         Self {
             mode: variables.read(
                 "LIBMILTER_SOCKET_MODE",
@@ -76,7 +73,7 @@ impl Access {
             ),
             owner: variables.read("LIBMILTER_SOCKET_OWNER", "a user of this system", access::user),
             group: variables.read("LIBMILTER_SOCKET_GROUP", "a group of this system", access::group),
-            steals: steals.unwrap_or(true),
+            steals: variables.read("LIBMILTER_SOCKET_STEAL", "yes or no", yes_or_no).unwrap_or(true),
         }
     }
 }
@@ -89,6 +86,15 @@ struct Variables<'a> {
 }
 
 impl Variables<'_> {
+    /// The service manager, if it has said how to reach it, and nothing is set against it.
+    fn manager(&self) -> Option<manager::Address> {
+        let notifies = self.read("LIBMILTER_NOTIFY", "yes or no", yes_or_no).unwrap_or(true);
+        let socket = (self.lookup)("NOTIFY_SOCKET").filter(|_| notifies)?.into_encoded_bytes();
+        // Others are not for programs of this machine.
+        matches!(socket.first(), Some(b'/' | b'@'))
+            .then(|| manager::Address { socket, watchdog: sd_notify::watchdog_enabled() })
+    }
+
     /// The value of a variable, if it is set to one that `parse` takes.
     fn read<T>(&self, variable: &str, allowed: &str, parse: impl FnOnce(&str) -> Option<T>) -> Option<T> {
         let value = (self.lookup)(variable).filter(|value| !value.is_empty())?;
@@ -101,6 +107,14 @@ impl Variables<'_> {
             );
         }
         parsed
+    }
+}
+
+fn yes_or_no(text: &str) -> Option<bool> {
+    match text {
+        "yes" => Some(true),
+        "no" => Some(false),
+        _ => None,
     }
 }
 

@@ -1,5 +1,6 @@
 //! What can be set before a server starts, with its defaults: by the filter, or by the environment (`ops`).
 
+use super::manager;
 use crate::protocol::frame::DEFAULT_MAX_PAYLOAD;
 use crate::session::Timeouts;
 use std::num::NonZero;
@@ -75,6 +76,8 @@ pub struct Settings {
     pub hangup: Hangup,
     /// The size of a thread's stack, in bytes; `None` for that which the process's limits give.
     pub stack: Option<NonZero<usize>>,
+    /// The service manager, if it wants to know how it goes.
+    pub manager: Option<manager::Address>,
 }
 
 impl Default for Settings {
@@ -86,6 +89,7 @@ impl Default for Settings {
             threads: Threads::Shared,
             hangup: Hangup::Stop,
             stack: None,
+            manager: None,
         }
     }
 }

@@ -3,6 +3,7 @@
 
 use super::engine::Engine;
 use super::event::{Event, Failure};
+use super::manager::Manager;
 use crate::count::Count;
 use crate::log;
 use crate::session::Filter;
@@ -22,12 +23,13 @@ pub struct Supervisor<'a, F: Filter> {
     events: &'a Receiver<Event>,
     /// Whether somebody must wait for work for whom there was no thread.
     threads_wanted: bool,
+    manager: Manager<'a>,
 }
 
 impl<'a, F: Filter> Supervisor<'a, F> {
-    /// Of an engine that runs and sends these events.
-    pub fn new(engine: &'a Engine<F>, events: &'a Receiver<Event>) -> Self {
-        Self { engine, events, threads_wanted: false }
+    /// Of an engine that runs and sends these events, and that the service manager may want to hear of.
+    pub fn new(engine: &'a Engine<F>, events: &'a Receiver<Event>, manager: Manager<'a>) -> Self {
+        Self { engine, events, threads_wanted: false, manager }
     }
 
     /// Waits for the reason to stop, and ends sessions whose MTA has been silent for too long.
@@ -56,6 +58,8 @@ impl<'a, F: Filter> Supervisor<'a, F> {
 
     /// Lets running messages finish, for `time`; then cuts them off. Whether all sessions have ended.
     pub fn drain(&mut self, time: Duration, name: &CStr) -> bool {
+        self.manager.is_stopping();
+        self.manager.tell(|| self.engine.live_sessions());
         if self.wait_until_drained(Instant::now() + time) {
             return true;
         }
@@ -86,7 +90,9 @@ impl<'a, F: Filter> Supervisor<'a, F> {
         loop {
             self.threads_wanted = self.threads_wanted && self.engine.restock().is_err();
             let retry = self.threads_wanted.then(|| Instant::now() + RETRY_DELAY);
-            match self.events.recv_deadline(retry.map_or(deadline, |retry| retry.min(deadline))) {
+            let news = self.manager.tell(|| self.engine.live_sessions());
+            let until = [retry, news].into_iter().flatten().fold(deadline, Instant::min);
+            match self.events.recv_deadline(until) {
                 Ok(Event::NoThread) => self.threads_wanted = true,
                 Ok(event) => return Some(event),
                 // Not because it is disconnected: the engine holds a sender for as long as it lives.

@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::io::Write;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -15,7 +16,7 @@ use crate::mail_servers::server::{Kind, MailServer};
 use crate::mail_servers::smtp_client::Client;
 use crate::mail_servers::smtp_sink::Sink;
 use crate::mail_servers::transcript::normalise;
-use crate::support::{Daemon, Library, repository, run, temp_dir};
+use crate::support::{Daemon, Library, ServiceManager, milter_send, repository, run, stdout, temp_dir};
 
 /// How OpenDKIM comes by its libmilter.
 #[derive(Clone, Copy, Debug)]
@@ -140,4 +141,85 @@ fn opendkim_signs_under_postfix() {
 #[test]
 fn opendkim_signs_under_sendmail() {
     sign_on_both(Kind::Sendmail);
+}
+
+/// A configuration that signs; the rest is on the command line.
+fn configure(dir: &Path) -> Command {
+    make_key(dir);
+    let key = dir.join("test.private");
+    let settings = format!(
+        "Mode s\nDomain example.com\nSelector test\nKeyFile {}\nRequireSafeKeys no\nUMask 077\nInternalHosts 192.0.2.1\n",
+        key.display()
+    );
+    fs::write(dir.join("conf"), settings).unwrap();
+    let mut command = Loading::LibraryPath.command();
+    command.args(["-f", "-x"]).arg(dir.join("conf")).arg("-p");
+    command
+}
+
+/// Has a message signed.
+fn sign_by_milter_send(socket: &Path) {
+    let message = repository().join("examples-c/demo.eml");
+    let mut command = Command::new(milter_send());
+    command.args(["--from", "a@example.com", "--expect", "header DKIM-Signature"]).arg(socket).arg(message);
+    run(&mut command);
+}
+
+/// Settings of libmilter(7) for a filter that knows nothing of them.
+#[test]
+fn opendkim_is_set_up_by_variables() {
+    let dir = temp_dir();
+    let socket = dir.path().join("s");
+    let mut manager = ServiceManager::new();
+    let start = || {
+        let mut command = configure(dir.path());
+        command.arg(format!("local:{}", socket.display()));
+        command.env("LIBMILTER_SOCKET_MODE", "0660").env("LIBMILTER_SOCKET_GROUP", "postfix");
+        command.env("LIBMILTER_SOCKET_STEAL", "no").env("NOTIFY_SOCKET", manager.path());
+        Daemon::start(&mut command)
+    };
+    let mut opendkim = start();
+    manager.wait_for("READY=1");
+    let found = fs::metadata(&socket).unwrap();
+    let group: u32 = stdout(Command::new("id").args(["-g", "postfix"])).trim().parse().unwrap();
+    assert_eq!((found.mode() & 0o7777, found.gid()), (0o660, group));
+    sign_by_milter_send(&socket);
+    opendkim.signal(libc::SIGTERM);
+    manager.wait_for("STOPPING=1");
+    assert!(opendkim.wait().success());
+}
+
+/// systemd opens the socket and starts OpenDKIM with the first connection, as `docs/systemd/opendkim.socket` says.
+#[test]
+fn opendkim_takes_over_a_socket_of_systemd() {
+    let dir = temp_dir();
+    let socket = dir.path().join("s");
+    let opendkim = configure(dir.path());
+    let mut command = Command::new("systemd-socket-activate");
+    command.arg(format!("--setenv=LD_LIBRARY_PATH={}", Library::Ours.dir().display()));
+    command.arg("-l").arg(&socket).arg(opendkim.get_program()).args(opendkim.get_args()).arg("fd:3");
+    let mut daemon = Daemon::start(&mut command);
+    crate::support::wait_until("the socket", || socket.exists());
+    sign_by_milter_send(&socket);
+    assert!(daemon.has_mapped(&Library::Ours.file()));
+    daemon.signal(libc::SIGTERM);
+    assert!(daemon.wait().success());
+}
+
+/// systemd takes the units of `docs/systemd` as they stand, with Debian's own.
+#[test]
+fn the_units_for_opendkim_are_valid() {
+    let dir = temp_dir();
+    let docs = repository().join("docs/systemd");
+    fs::copy("/lib/systemd/system/opendkim.service", dir.path().join("opendkim.service")).unwrap();
+    fs::create_dir(dir.path().join("opendkim.service.d")).unwrap();
+    let drop_in = dir.path().join("opendkim.service.d/libmilter.conf");
+    fs::copy(docs.join("opendkim.service.d-libmilter.conf"), drop_in).unwrap();
+    fs::copy(docs.join("opendkim.socket"), dir.path().join("opendkim.socket")).unwrap();
+    for unit in ["opendkim.service", "opendkim.socket"] {
+        let output =
+            run(Command::new("systemd-analyze").args(["verify", "--man=no"]).arg(dir.path().join(unit)));
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!said.contains("opendkim."), "{said}");
+    }
 }

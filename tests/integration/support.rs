@@ -5,6 +5,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::net::TcpListener;
 use std::os::unix::fs::symlink;
+use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::OnceLock;
@@ -212,6 +213,40 @@ impl Drop for Daemon {
             }
             let _ = self.child.kill();
             let _ = self.child.wait();
+        }
+    }
+}
+
+/// A service manager's ear.
+pub struct ServiceManager {
+    pub socket: UnixDatagram,
+    dir: tempfile::TempDir,
+    /// The lines that it has heard so far.
+    pub heard: Vec<String>,
+}
+
+impl ServiceManager {
+    /// One that listens.
+    pub fn new() -> Self {
+        let dir = temp_dir();
+        let socket = UnixDatagram::bind(dir.path().join("notify")).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        Self { socket, dir, heard: Vec::new() }
+    }
+
+    /// Where: `NOTIFY_SOCKET`.
+    pub fn path(&self) -> String {
+        self.dir.path().join("notify").to_str().unwrap().to_owned()
+    }
+
+    /// Waits until it has heard a line.
+    #[track_caller]
+    pub fn wait_for(&mut self, line: &str) {
+        while !self.heard.iter().any(|heard| heard == line) {
+            let buffer = &mut [0; 1000];
+            let length = self.socket.recv(buffer).unwrap_or_else(|e| panic!("{line}: {e}; {:?}", self.heard));
+            let text = std::str::from_utf8(&buffer[..length]).unwrap();
+            self.heard.extend(text.lines().map(str::to_owned));
         }
     }
 }

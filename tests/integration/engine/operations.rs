@@ -1,8 +1,9 @@
 //! What an administrator sets by environment variables (docs/libmilter.7).
 
 use super::{Filter, Mta, SERVE, program};
-use crate::support::{Library, compile_c_with};
+use crate::support::{Library, ServiceManager, compile_c_with, temp_dir};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -243,4 +244,104 @@ fn callbacks_have_the_stack_that_is_set() {
         assert!(size.abs_diff(found) <= 4096, "{set}: {size}");
         assert_eq!(filter.log(), [""; 0]);
     }
+}
+
+/// From the first moment to the last, and how many sessions there are.
+#[test]
+fn the_service_manager_hears_how_it_goes() {
+    let mut manager = ServiceManager::new();
+    let mut filter =
+        start(&[("NOTIFY_SOCKET", &manager.path())], &["register", SERVE[1], "wait={dir}/go", "main"]);
+    filter.wait_for("waiting");
+    std::fs::write(filter.file("go"), "").unwrap();
+    manager.wait_for("READY=1");
+    // It can be connected to, without any waiting.
+    let mut mta = Mta::try_connect(&filter).unwrap();
+    mta.negotiate();
+    manager.wait_for("STATUS=serving, 1 session");
+    assert_eq!(mta.helo("message"), 'c');
+    mta.begin_message();
+    filter.daemon.signal(libc::SIGTERM);
+    manager.wait_for("STATUS=stopping, 1 session");
+    assert_eq!(mta.end_message(b"text\r\n"), 'c');
+    assert_eq!(filter.end().last().unwrap(), "main 0");
+    let said = ["READY=1", "STATUS=serving, 0 sessions", "STATUS=serving, 1 session", "STOPPING=1"];
+    assert_eq!(manager.heard[..4], said);
+    assert!(!manager.heard.iter().any(|line| line == "WATCHDOG=1"), "nobody asked for it");
+}
+
+/// Also while a callback hangs, and while it stops.
+#[test]
+fn the_watchdog_is_fed() {
+    let mut manager = ServiceManager::new();
+    // The watchdog is for the process with this number.
+    let mut command = Library::Ours.command("sh");
+    command.args(["-c", "WATCHDOG_PID=$$ exec \"$0\" \"$@\""]).arg(program());
+    command.env("NOTIFY_SOCKET", manager.path()).env("WATCHDOG_USEC", "600000");
+    let filter = Filter::start_with(command, &SERVE);
+    let mut stuck = Mta::greet(&filter);
+    assert_eq!(stuck.connect_from("client"), 'c');
+    stuck.command(milter::protocol::Kind::Helo, b"hang\0");
+    for _ in 0..5 {
+        manager.wait_for("WATCHDOG=1");
+        manager.heard.clear();
+    }
+    filter.daemon.signal(libc::SIGTERM);
+    manager.wait_for("STOPPING=1");
+    manager.heard.clear();
+    manager.wait_for("WATCHDOG=1");
+}
+
+/// A manager that is away, or that does not read, does not hold the filter up. One that wants to hear nothing of the library,
+/// because the filter tells it itself, hears nothing.
+#[test]
+fn the_filter_does_not_wait_for_the_service_manager() {
+    let mut filter = start(&[("NOTIFY_SOCKET", "/nonexistent")], &SERVE);
+    Mta::greet(&filter).quit();
+    filter.daemon.signal(libc::SIGTERM);
+    assert_eq!(filter.end().last().unwrap(), "main 0");
+    let line =
+        "3 steered: cannot tell the service manager how it goes: No such file or directory (os error 2)";
+    assert_eq!(filter.log(), [line]);
+
+    let mut manager = ServiceManager::new();
+    let sender = UnixDatagram::unbound().unwrap();
+    sender.set_nonblocking(true).unwrap();
+    while sender.send_to(b"X=1\n", manager.path()).is_ok() {}
+    let mut filter = start(&[("NOTIFY_SOCKET", &manager.path())], &SERVE);
+    Mta::greet(&filter).quit();
+    manager.wait_for("READY=1");
+    while sender.send_to(b"X=1\n", manager.path()).is_ok() {}
+    filter.daemon.signal(libc::SIGTERM);
+    assert_eq!(filter.end().last().unwrap(), "main 0");
+    assert_eq!(filter.log(), [""; 0]);
+
+    let manager = ServiceManager::new();
+    let variables = [("NOTIFY_SOCKET", &*manager.path()), ("LIBMILTER_NOTIFY", "no")];
+    let mut filter = start(&variables, &SERVE);
+    Mta::greet(&filter).quit();
+    filter.daemon.signal(libc::SIGTERM);
+    filter.end();
+    manager.socket.set_nonblocking(true).unwrap();
+    assert!(manager.socket.recv(&mut [0]).is_err());
+}
+
+/// The socket is systemd's, and the filter starts with the first connection.
+#[test]
+fn systemd_may_open_the_socket() {
+    let dir = temp_dir();
+    let path = dir.path().join("activated");
+    let mut command = std::process::Command::new("systemd-socket-activate");
+    command.arg(format!("--setenv=LD_LIBRARY_PATH={}", Library::Ours.dir().display()));
+    command.arg("-l").arg(&path).arg(program());
+    let mut filter = Filter::start_with(command, &["register", "conn=fd:3", "main"]);
+    std::os::unix::fs::symlink(&path, filter.file("s")).unwrap();
+    let mut mta = Mta::greet(&filter);
+    assert_eq!(mta.helo("message"), 'c');
+    mta.begin_message();
+    filter.daemon.signal(libc::SIGTERM);
+    assert_eq!(mta.end_message(b"text\r\n"), 'c');
+    assert_eq!(filter.end().last().unwrap(), "main 0");
+    assert_eq!(filter.log(), [""; 0]);
+    assert!(path.exists(), "not the filter's file");
 }
