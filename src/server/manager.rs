@@ -16,6 +16,9 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// How long to wait for a manager that has not read what came before.
 const RETRY_DELAY: Duration = Duration::from_millis(100);
 
+/// The shortest time between two signs of life, however impatient the manager is.
+const SHORTEST_PING: Duration = Duration::from_millis(10);
+
 /// At most one complaint in this time.
 const COMPLAIN_EVERY: Duration = Duration::from_secs(600);
 
@@ -92,21 +95,9 @@ impl Told<'_> {
 
     fn tell(&mut self, sessions: impl FnOnce() -> usize) -> Instant {
         let now = Instant::now();
-        if now >= self.next_look {
-            self.next_look = now + LOOK_EVERY;
-            let sessions = sessions();
-            if self.sessions.replace(sessions) != Some(sessions) {
-                let what = if self.is_stopping { "stopping" } else { "serving" };
-                let status = format!("{what}, {}", Count(sessions, "session"));
-                self.add(&NotifyState::Status(&status));
-            }
-        }
-        if let (Some(ping), Some(watchdog)) = (self.next_ping, self.address.watchdog)
-            && now >= ping
-        {
-            // As sd_watchdog_enabled(3) advises, and with time for a retry.
-            self.next_ping = Some(now + watchdog / 3);
-            self.add(&NotifyState::Watchdog);
+        // What has not been sent must not pile up.
+        if self.news.is_empty() {
+            self.look(now, sessions);
         }
         let next = self.next_ping.map_or(self.next_look, |ping| ping.min(self.next_look));
         if self.news.is_empty() {
@@ -124,5 +115,57 @@ impl Told<'_> {
         }
         self.news.clear();
         next
+    }
+
+    /// Looks whether there is something to tell.
+    fn look(&mut self, now: Instant, sessions: impl FnOnce() -> usize) {
+        if now >= self.next_look {
+            self.next_look = now + LOOK_EVERY;
+            let sessions = sessions();
+            if self.sessions.replace(sessions) != Some(sessions) {
+                let what = if self.is_stopping { "stopping" } else { "serving" };
+                let status = format!("{what}, {}", Count(sessions, "session"));
+                self.add(&NotifyState::Status(&status));
+            }
+        }
+        if let (Some(ping), Some(watchdog)) = (self.next_ping, self.address.watchdog)
+            && now >= ping
+        {
+            // More often than sd_watchdog_enabled(3) advises, so that there is time for a retry.
+            self.next_ping = Some(now + (watchdog / 3).max(SHORTEST_PING));
+            self.add(&NotifyState::Watchdog);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::net::UnixDatagram;
+
+    #[test]
+    fn what_a_manager_does_not_read_does_not_pile_up() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        let socket = UnixDatagram::bind(&path).unwrap();
+        let bytes = path.to_str().unwrap().as_bytes();
+        let waiting = (0..).find(|_| datagram::send(bytes, b"before").is_err()).unwrap();
+        let address = Address { socket: bytes.to_owned(), watchdog: Some(Duration::from_micros(1)) };
+        let mut manager = Manager::new(c"name", Some(&address));
+        manager.is_ready();
+        for sessions in 0..1000 {
+            assert!(manager.tell(|| sessions).unwrap() > Instant::now(), "no reason to hurry");
+        }
+        let buffer = &mut [0; 100];
+        for _ in 0..waiting {
+            assert_eq!(socket.recv(buffer).unwrap(), 6);
+        }
+        manager.tell(|| 3);
+        let length = socket.recv(buffer).unwrap();
+        assert_eq!(&buffer[..length], b"READY=1\n");
+        manager.tell(|| 3);
+        let length = socket.recv(buffer).unwrap();
+        assert_eq!(&buffer[..length], b"STATUS=serving, 3 sessions\nWATCHDOG=1\n");
+        assert_eq!(log::take_lines(), [""; 0]);
     }
 }
