@@ -33,6 +33,9 @@ DIFF_SEED ?= 1
 MODEL = $(CARGO) test $(CARGOFLAGS) --target-dir $(TARGET) --lib --features model server::model
 MODEL_RUNS ?= 50000
 
+# How many seconds each target of `make fuzz` runs.
+FUZZ_SECONDS ?= 60
+
 SONAME = libmilter.so.$(SOVERSION)
 # As milter.pc says it, whose prefix pkg-config can move.
 BELOW_PREFIX = $(patsubst $(PREFIX)/%,$${prefix}/%,$(1))
@@ -46,7 +49,7 @@ VERSION = 8.17.1.9
 UNDECLARED = mi_stop sm_errstring sm_strlcat sm_strlcat2 sm_strlcpy sm_strlcpyn
 WARNINGS = -std=gnu11 -Wall -Wextra -Wpedantic -Werror
 
-.PHONY: all library milter-send examples demo check check-long deps filters header install uninstall clean help
+.PHONY: all library milter-send examples demo check check-long fuzz deps filters header install uninstall clean help
 
 all: library milter-send examples  ## the library in target/lib, milter-send, and the C examples
 
@@ -87,6 +90,9 @@ check-long: deps all  ## many orders of events, and a million random sessions on
 		$(CARGO) test $(CARGOFLAGS) --release --target-dir $(TARGET) --test integration \
 		differential::sessions_agree -- --exact --nocapture
 	MODEL_RUNS=$(MODEL_RUNS) $(MODEL)
+
+fuzz:  ## random input for the library and milter-send, FUZZ_SECONDS for each target: see fuzz/run
+	CARGO="$(CARGO)" fuzz/run $(FUZZ_SECONDS)
 
 filters: deps all  ## Debian's milters on our library, and a table of what they did
 	rm -rf $(TARGET)/tmp/filters

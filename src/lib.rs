@@ -25,6 +25,8 @@
 
 mod count;
 mod ffi;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod log;
 pub mod mta;
 mod panics;

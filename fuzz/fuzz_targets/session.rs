@@ -1,0 +1,471 @@
+//! Whole sessions with a filter in Rust, up to three at once. Each is played twice: alone, command by command; and
+//! together with the others, as the engine does it with many sessions: one thread, one set of buffers, several
+//! commands at a time. Both times the filter must see the same and the MTA must hear the same, and the filter gets what
+//! it is owed: close at the end, abort for a message that has not ended, nothing twice.
+#![no_main]
+
+use arbitrary::Arbitrary;
+use libfuzzer_sys::fuzz_target;
+use milter::fuzzing::{
+    Buffers, Cause, Context, Filter, Link, Patience, Pause, Session, Shutdown, Socket, Timeouts, Verdict,
+};
+use milter::protocol::command::encode;
+use milter::protocol::{
+    Actions, Answer, Arguments, Choice, Kind, MacroStage, Modification, Offer, Peer, Refusal, SmtpReply,
+    Steps, Text, Wants, frame,
+};
+use std::ffi::CStr;
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+const MOST_SESSIONS: usize = 3;
+
+/// So many commands at once that the answers to them fit into the socket's buffer: nobody reads while a session runs.
+const MOST_AT_ONCE: usize = 16;
+
+/// The most bytes of a text, for the same reason.
+const MOST_BYTES: usize = 300;
+
+#[derive(Debug, Arbitrary)]
+struct Input {
+    scripts: Vec<Script>,
+    /// Whose turn it is, and with how many commands.
+    turns: Vec<u8>,
+}
+
+#[derive(Debug, Arbitrary)]
+struct Script {
+    /// Begins with a whole envelope, unless this is 0.
+    start: u8,
+    /// The filter's smfi_setmaxdatasize, if it is not the usual.
+    max_payload: Option<u8>,
+    wants: (u32, u32),
+    choice: Option<Option<(u32, u32)>>,
+    /// What the filter does at one callback after the other, over and over.
+    deeds: Vec<(u8, Vec<Deed>)>,
+    commands: Vec<Said>,
+    /// The last bytes, which need not be frames.
+    tail: Vec<u8>,
+}
+
+#[derive(Debug, Arbitrary)]
+struct Said {
+    kind: u8,
+    texts: (Vec<u8>, Vec<u8>),
+    number: u32,
+    /// The payload is the first text as it stands, whether or not that fits the command.
+    odd: bool,
+}
+
+#[derive(Debug, Clone, Arbitrary)]
+enum Deed {
+    AddHeader(Vec<u8>, Vec<u8>),
+    InsertHeader(u32, Vec<u8>, Vec<u8>),
+    ChangeHeader(u32, Vec<u8>, Vec<u8>),
+    ChangeSender(Vec<u8>, Option<Vec<u8>>),
+    AddRecipient(Vec<u8>, Option<Vec<u8>>),
+    DeleteRecipient(Vec<u8>),
+    ReplaceBody(Vec<u8>),
+    Quarantine(Vec<u8>),
+    Progress,
+    Reply(bool, Vec<Vec<u8>>),
+    Macro(Vec<u8>),
+    AskForMacros(u8, Vec<u8>),
+}
+
+fn short(text: &[u8]) -> &[u8] {
+    &text[..text.len().min(MOST_BYTES)]
+}
+
+/// Writes down what it sees, and does what its script says.
+struct Scripted<'a> {
+    script: &'a Script,
+    calls: AtomicUsize,
+    seen: Mutex<Vec<String>>,
+}
+
+impl Scripted<'_> {
+    fn see(&self, ctx: &Context, name: &str, what: &[&[u8]]) -> Verdict {
+        let mut line = name.to_owned();
+        for part in what {
+            line += &format!(" {}", part.escape_ascii());
+        }
+        let call = self.calls.fetch_add(1, Ordering::Relaxed);
+        let deeds = &self.script.deeds;
+        let mut verdict = Verdict::CONTINUE;
+        if let Some((status, deeds)) = deeds.get(call % deeds.len().max(1)) {
+            verdict = Verdict(i32::from(status % 12));
+            for deed in deeds.iter().take(4) {
+                line += &perform(deed, ctx);
+            }
+        }
+        self.seen.lock().unwrap().push(line);
+        verdict
+    }
+}
+
+/// Does it; tells whether it worked.
+fn perform(deed: &Deed, ctx: &Context) -> String {
+    let result = match deed {
+        Deed::AddHeader(name, value) => {
+            ctx.modify(Actions::ADDHDRS, Modification::AddHeader { name: short(name), value: short(value) })
+        }
+        Deed::InsertHeader(index, name, value) => ctx.modify(
+            Actions::ADDHDRS,
+            Modification::InsertHeader { index: *index, name: short(name), value: short(value) },
+        ),
+        Deed::ChangeHeader(index, name, value) => ctx.modify(
+            Actions::CHGHDRS,
+            Modification::ChangeHeader { index: *index, name: short(name), value: short(value) },
+        ),
+        Deed::ChangeSender(address, arguments) => ctx.modify(
+            Actions::CHGFROM,
+            Modification::ChangeSender {
+                address: short(address),
+                arguments: arguments.as_deref().map(short),
+            },
+        ),
+        Deed::AddRecipient(address, None) => {
+            ctx.modify(Actions::ADDRCPT, Modification::AddRecipient(short(address)))
+        }
+        Deed::AddRecipient(address, Some(arguments)) => ctx.modify(
+            Actions::ADDRCPT_PAR,
+            Modification::AddRecipientWith { address: short(address), arguments: Some(short(arguments)) },
+        ),
+        Deed::DeleteRecipient(address) => {
+            ctx.modify(Actions::DELRCPT, Modification::DeleteRecipient(short(address)))
+        }
+        Deed::ReplaceBody(body) => ctx.replace_body(short(body)),
+        Deed::Quarantine(reason) => ctx.modify(Actions::QUARANTINE, Modification::Quarantine(short(reason))),
+        Deed::Progress => ctx.progress(),
+        Deed::Reply(permanent, lines) => {
+            let code: &[u8] = if *permanent { b"550" } else { b"451" };
+            let lines = lines.iter().take(3).map(|line| short(line));
+            return match SmtpReply::multi(code, None, lines) {
+                Ok(reply) => {
+                    ctx.set_reply(reply);
+                    String::new()
+                }
+                Err(error) => format!(" {error:?}"),
+            };
+        }
+        Deed::Macro(name) => {
+            let Some(value) = ctx.macro_value(name) else { return " -".to_owned() };
+            // SAFETY: a value ends with NUL, and stays until its stage is defined anew.
+            let value = unsafe { CStr::from_ptr(value.as_ptr().cast()) };
+            return format!(" {value:?}");
+        }
+        Deed::AskForMacros(stage, names) => {
+            let stage = MacroStage::ALL[usize::from(*stage) % MacroStage::COUNT];
+            return format!(" {}", ctx.request_macros(stage, short(names)));
+        }
+    };
+    format!(" {result:?}")
+}
+
+/// The filter that sessions borrow: `Filter` wants to live as long as it likes.
+struct Shared(&'static Scripted<'static>);
+
+impl Filter for Shared {
+    fn name(&self) -> &CStr {
+        c"fuzz"
+    }
+
+    fn wants(&self) -> Wants {
+        let (actions, off) = self.0.script.wants;
+        Wants {
+            actions: Actions::from_bits_retain(actions & 0x1ff),
+            off: Steps::from_bits_retain(off & 0x37f),
+        }
+    }
+
+    fn has(&self, kind: Kind) -> bool {
+        Stage::switch_of(kind).is_none_or(|switch| !self.wants().off.contains(switch))
+    }
+
+    fn negotiate(&self, ctx: &Context, offer: &Offer) -> Result<Choice, Refusal> {
+        self.0.see(ctx, "negotiate", &[&offer.encode()]);
+        Ok(match self.0.script.choice {
+            None => Choice::Registered,
+            Some(None) => Choice::AllOptions,
+            Some(Some((actions, steps))) => Choice::Own(
+                Actions::from_bits_retain(actions & 0x1ff),
+                Steps::from_bits_retain(steps & 0x1f_ffff),
+            ),
+        })
+    }
+
+    fn connect(&self, ctx: &Context, host: Text<'_>, peer: Peer<'_>) -> Verdict {
+        self.0.see(ctx, "connect", &[host.as_bytes(), format!("{peer:?}").as_bytes()])
+    }
+
+    fn helo(&self, ctx: &Context, name: Text<'_>) -> Verdict {
+        self.0.see(ctx, "helo", &[name.as_bytes()])
+    }
+
+    fn mail(&self, ctx: &Context, arguments: Arguments<'_>) -> Verdict {
+        self.0.see(
+            ctx,
+            "mail",
+            &arguments.texts().collect::<Vec<_>>().iter().map(Text::as_bytes).collect::<Vec<_>>(),
+        )
+    }
+
+    fn rcpt(&self, ctx: &Context, arguments: Arguments<'_>) -> Verdict {
+        self.0.see(
+            ctx,
+            "rcpt",
+            &arguments.texts().collect::<Vec<_>>().iter().map(Text::as_bytes).collect::<Vec<_>>(),
+        )
+    }
+
+    fn data(&self, ctx: &Context) -> Verdict {
+        self.0.see(ctx, "data", &[])
+    }
+
+    fn header(&self, ctx: &Context, mut name: Text<'_>, value: Text<'_>) -> Verdict {
+        let verdict = self.0.see(ctx, "header", &[name.as_bytes(), value.as_bytes()]);
+        // Some filters cut their arguments up where they stand.
+        // SAFETY: a text has at least one byte.
+        unsafe { name.as_mut_ptr().write(0) };
+        verdict
+    }
+
+    fn end_of_header(&self, ctx: &Context) -> Verdict {
+        self.0.see(ctx, "eoh", &[])
+    }
+
+    fn body(&self, ctx: &Context, piece: &mut [u8]) -> Verdict {
+        let verdict = self.0.see(ctx, "body", &[piece]);
+        piece.fill(b'x');
+        verdict
+    }
+
+    fn end_of_message(&self, ctx: &Context) -> Verdict {
+        self.0.see(ctx, "eom", &[])
+    }
+
+    fn unknown(&self, ctx: &Context, line: &mut [u8]) -> Verdict {
+        self.0.see(ctx, "unknown", &[line])
+    }
+
+    fn abort(&self, ctx: &Context) {
+        self.0.see(ctx, "abort", &[]);
+    }
+
+    fn close(&self, ctx: &Context) {
+        self.0.see(ctx, "close", &[]);
+    }
+}
+
+/// The bit that switches a command off, if there is one.
+struct Stage;
+
+impl Stage {
+    fn switch_of(kind: Kind) -> Option<Steps> {
+        let switch = milter::protocol::Stage::of(kind)?.switch();
+        (!switch.is_empty()).then_some(switch)
+    }
+}
+
+/// The frames of a script, each by itself.
+fn frames(script: &Script) -> Vec<Vec<u8>> {
+    const KINDS: &[u8] = b"OCHMMRRTLLNBEEAUQKDDDMR";
+    let mut frames = Vec::new();
+    let mut add = |write: &dyn Fn(&mut Vec<u8>)| {
+        let mut frame = Vec::new();
+        write(&mut frame);
+        frames.push(frame);
+    };
+    if script.start > 0 {
+        let offer = [0, 0, 0, 6, 0, 0, 1, 0xff, 0, 0x1f, 0xff, 0xff];
+        add(&|out| encode::raw(out, Kind::Negotiate, &offer));
+        add(&|out| encode::connect(out, b"host", Peer::Unknown));
+        add(&|out| encode::helo(out, b"helo"));
+        add(&|out| encode::envelope(out, Kind::Mail, &[b"<a@b>", b"SIZE=1"]));
+        add(&|out| encode::envelope(out, Kind::Rcpt, &[b"<c@d>"]));
+    }
+    for Said { kind, texts, number, odd } in &script.commands {
+        let kind = Kind::try_from(KINDS[usize::from(*kind) % KINDS.len()]).unwrap();
+        let (a, b) = (short(&texts.0), short(&texts.1));
+        add(&|out| match kind {
+            _ if *odd => encode::raw(out, kind, a),
+            Kind::Negotiate => {
+                let offer = Offer {
+                    version: number % 8,
+                    actions: Actions::from_bits_retain(number >> 3),
+                    steps: Steps::from_bits_retain(number.rotate_left(9)),
+                };
+                encode::negotiate(out, offer);
+            }
+            Kind::Connect => {
+                let port = *number as u16;
+                let peer = match number % 4 {
+                    0 => Peer::Inet { address: number.to_be().into(), port },
+                    1 => Peer::Inet6 { address: u128::from(*number).into(), port },
+                    2 => Peer::Unix(b),
+                    _ => Peer::Unknown,
+                };
+                encode::connect(out, a, peer);
+            }
+            Kind::Helo => encode::helo(out, a),
+            Kind::Mail | Kind::Rcpt => encode::envelope(out, kind, &[a, b]),
+            Kind::Header => encode::header(out, a, b),
+            Kind::Macro => {
+                encode::macros_before(out, b"CHMRTNELBUZ"[*number as usize % 11], &[(a, b), (b, a)])
+            }
+            Kind::Unknown => encode::unknown(out, a),
+            Kind::Body | Kind::EndOfMessage => encode::raw(out, kind, a),
+            _ => encode::raw(out, kind, b""),
+        });
+    }
+    frames
+}
+
+/// One session and both its ends.
+struct Conversation {
+    session: Session,
+    filter: Shared,
+    mta: UnixStream,
+    heard: Vec<u8>,
+    frames: std::vec::IntoIter<Vec<u8>>,
+    ended: bool,
+}
+
+impl Conversation {
+    /// The filter is leaked: see [`Self::close`].
+    fn new(script: &'static Script, buffers: &mut Buffers, shutdown: &Arc<Shutdown>) -> Self {
+        let (mta, ours) = UnixStream::pair().unwrap();
+        mta.set_nonblocking(true).unwrap();
+        // What is not there at once never comes: this thread would be the one to send it.
+        let link = Link::new(Socket::from(OwnedFd::from(ours)), Timeouts(0), Arc::clone(shutdown));
+        let max_payload = script.max_payload.map_or(frame::DEFAULT_MAX_PAYLOAD, usize::from);
+        let filter =
+            Box::leak(Box::new(Scripted { script, calls: AtomicUsize::new(0), seen: Mutex::default() }));
+        Self {
+            session: Session::new(link, max_payload, buffers),
+            filter: Shared(filter),
+            mta,
+            heard: Vec::new(),
+            frames: frames(script).into_iter(),
+            ended: false,
+        }
+    }
+
+    /// The MTA says the next `count` commands; `false` if there are none left.
+    fn say(&mut self, count: usize, buffers: &mut Buffers) -> bool {
+        let mut bytes = Vec::new();
+        self.frames.by_ref().take(count).for_each(|frame| bytes.extend(frame));
+        if self.ended || bytes.is_empty() {
+            return false;
+        }
+        self.mta.write_all(&bytes).unwrap();
+        self.run(Cause::Ready, buffers);
+        true
+    }
+
+    fn run(&mut self, cause: Cause, buffers: &mut Buffers) {
+        match self.session.run(&self.filter, buffers, cause, Patience::None) {
+            Pause::Ended => self.ended = true,
+            Pause::Yielded => self.session.shrink(),
+            Pause::Silent => panic!("it waits without patience"),
+        }
+        assert!(buffers.inbox.is_empty(), "bytes of one session left for the next");
+        assert!(buffers.outbox.is_empty(), "replies of one session left for the next");
+        let _ = self.mta.read_to_end(&mut self.heard);
+    }
+
+    /// The MTA says its last bytes and leaves. Returns what the filter saw and what the MTA heard.
+    fn leave(mut self, buffers: &mut Buffers) -> (Vec<String>, Vec<u8>) {
+        if !self.ended {
+            self.mta.write_all(short(&self.filter.0.script.tail)).unwrap();
+            self.mta.shutdown(std::net::Shutdown::Write).unwrap();
+            self.run(Cause::HungUp, buffers);
+        }
+        assert!(self.ended);
+        assert!(self.session.context().has_ended());
+        assert!(self.session.context().progress().is_err());
+        let filter = self.filter.0;
+        drop(self.session);
+        let seen = filter.seen.lock().unwrap().clone();
+        // SAFETY: it was leaked for this conversation, whose session is gone.
+        drop(unsafe { Box::from_raw(std::ptr::from_ref(filter).cast_mut()) });
+        (seen, self.heard)
+    }
+}
+
+/// What holds for the callbacks of every session, whatever the MTA sends.
+fn check_order(script: &Script, seen: &[String]) {
+    let mut events: Vec<&str> = seen.iter().map(|line| line.split(' ').next().unwrap()).collect();
+    assert_eq!(events.pop(), Some("close"), "{seen:?}");
+    // A malformed MAIL begins a message that the filter hears of only by its abort.
+    events.pop_if(|event| *event == "abort");
+    let chosen = script.choice.flatten().map_or(0, |(_, steps)| steps);
+    if Steps::from_bits_retain(script.wants.1 | chosen).contains(Steps::NOMAIL) {
+        // It does not hear of messages that begin.
+        return;
+    }
+    let mut ended = false;
+    for event in events {
+        let ends = matches!(event, "abort" | "eom");
+        assert!(!(ended && ends), "a message ends twice: {seen:?}");
+        ended = ends;
+    }
+}
+
+fn check_answers(mut bytes: &[u8]) {
+    while let Some(length) = frame::measure(bytes, usize::MAX).unwrap() {
+        let (frame, rest) = bytes.split_at(length);
+        // A filter's strings may hold NUL here, which C strings cannot.
+        let _ = Answer::decode(frame[4], &frame[5..]);
+        assert!(b"OcartdsyhimeP+2-bqp".contains(&frame[4]), "{}", frame.escape_ascii());
+        bytes = rest;
+    }
+    assert!(bytes.is_empty(), "half a frame");
+}
+
+fn play(scripts: &'static [Script], turns: &[u8]) {
+    let buffers = &mut Buffers::default();
+    let shutdown = Arc::new(Shutdown::new().unwrap());
+    let alone: Vec<_> = scripts
+        .iter()
+        .map(|script| {
+            let mut conversation = Conversation::new(script, buffers, &shutdown);
+            while conversation.say(1, buffers) {}
+            conversation.leave(buffers)
+        })
+        .collect();
+
+    let mut together: Vec<_> =
+        scripts.iter().map(|script| Conversation::new(script, buffers, &shutdown)).collect();
+    for turn in turns {
+        let whose = usize::from(turn % 4) % together.len();
+        together[whose].say(usize::from(turn / 4) % MOST_AT_ONCE + 1, buffers);
+    }
+    for conversation in &mut together {
+        while conversation.say(MOST_AT_ONCE, buffers) {}
+    }
+    for (conversation, (seen, heard)) in together.into_iter().zip(alone) {
+        check_order(conversation.filter.0.script, &seen);
+        check_answers(&heard);
+        let (seen_together, heard_together) = conversation.leave(buffers);
+        assert_eq!(seen_together, seen);
+        assert_eq!(heard_together, heard);
+    }
+}
+
+fuzz_target!(|input: Input| {
+    let Input { mut scripts, turns } = input;
+    scripts.truncate(MOST_SESSIONS);
+    if scripts.is_empty() {
+        return;
+    }
+    let scripts: *mut [Script] = Box::into_raw(scripts.into_boxed_slice());
+    // SAFETY: it lives until it is taken back, when all sessions are gone.
+    play(unsafe { &*scripts }, &turns);
+    // SAFETY: it comes from `into_raw`, and nobody has it any more.
+    drop(unsafe { Box::from_raw(scripts) });
+});

@@ -1,0 +1,8 @@
+//! What the targets in `fuzz/` reach and programs do not. Only a build for fuzzing has it (`--cfg fuzzing`).
+
+pub use crate::server::endpoint::{BadSpec, Endpoint};
+pub use crate::session::context::NotSent;
+pub use crate::session::{
+    Buffers, Cause, Context, Filter, Link, Patience, Pause, Session, Shutdown, Timeouts, Verdict,
+};
+pub use crate::sys::socket::Socket;
