@@ -49,7 +49,7 @@ VERSION = 8.17.1.9
 UNDECLARED = mi_stop sm_errstring sm_strlcat sm_strlcat2 sm_strlcpy sm_strlcpyn
 WARNINGS = -std=gnu11 -Wall -Wextra -Wpedantic -Werror
 
-.PHONY: all library milter-send examples demo check check-long fuzz deps filters header install uninstall clean help
+.PHONY: all library milter-send examples demo check check-long fuzz deny deps filters header install uninstall clean help
 
 all: library milter-send examples  ## the library in target/lib, milter-send, and the C examples
 
@@ -93,6 +93,9 @@ check-long: deps all  ## many orders of events, and a million random sessions on
 
 fuzz:  ## random input for the library and milter-send, FUZZ_SECONDS for each target: see fuzz/run
 	CARGO="$(CARGO)" fuzz/run $(FUZZ_SECONDS)
+
+deny:  ## licences, duplicates and sources of the dependencies, with cargo-deny (cargo install --locked cargo-deny)
+	$(CARGO) deny check licenses bans sources
 
 filters: deps all  ## Debian's milters on our library, and a table of what they did
 	rm -rf $(TARGET)/tmp/filters
