@@ -28,3 +28,6 @@ pub use reply::{Answer, Modification, Reply};
 pub use smtp::SmtpReply;
 pub use state::Stage;
 pub use text::{Arguments, Text};
+
+#[cfg(test)]
+mod tests;
