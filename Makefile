@@ -35,6 +35,8 @@ MODEL_RUNS ?= 50000
 
 # How many seconds each target of `make fuzz` runs.
 FUZZ_SECONDS ?= 60
+# And how many each of the five loads of `make sanitize` lasts.
+SANITIZE_SECONDS ?= 6
 
 SONAME = libmilter.so.$(SOVERSION)
 # As milter.pc says it, whose prefix pkg-config can move.
@@ -49,7 +51,7 @@ VERSION = 8.17.1.9
 UNDECLARED = mi_stop sm_errstring sm_strlcat sm_strlcat2 sm_strlcpy sm_strlcpyn
 WARNINGS = -std=gnu11 -Wall -Wextra -Wpedantic -Werror
 
-.PHONY: all library milter-send examples demo check check-long fuzz deny deps filters header install uninstall clean help
+.PHONY: all library milter-send examples demo check check-long fuzz sanitize deny deps filters header install uninstall clean help
 
 all: library milter-send examples  ## the library in target/lib, milter-send, and the C examples
 
@@ -93,6 +95,10 @@ check-long: deps all  ## many orders of events, and a million random sessions on
 
 fuzz:  ## random input for the library and milter-send, FUZZ_SECONDS for each target: see fuzz/run
 	CARGO="$(CARGO)" fuzz/run $(FUZZ_SECONDS)
+
+sanitize:  ## a filter under load, on builds with ThreadSanitizer and AddressSanitizer: see tests/sanitize/run
+	CARGO="$(CARGO)" CC="$(CC)" tests/sanitize/run thread $(SANITIZE_SECONDS)
+	CARGO="$(CARGO)" CC="$(CC)" tests/sanitize/run address $(SANITIZE_SECONDS)
 
 deny:  ## licences, duplicates and sources of the dependencies, with cargo-deny (cargo install --locked cargo-deny)
 	$(CARGO) deny check licenses bans sources
