@@ -22,6 +22,7 @@ mod milter_send;
 mod misbehaviour;
 mod model;
 mod opendkim;
+mod promises;
 mod protocol;
 mod relink;
 mod support;
