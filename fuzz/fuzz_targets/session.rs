@@ -404,8 +404,8 @@ fn check_order(script: &Script, seen: &[String]) {
     // A malformed MAIL begins a message that the filter hears of only by its abort.
     events.pop_if(|event| *event == "abort");
     let chosen = script.choice.flatten().map_or(0, |(_, steps)| steps);
-    if Steps::from_bits_retain(script.wants.1 | chosen).contains(Steps::NOMAIL) {
-        // It does not hear of messages that begin.
+    if Steps::from_bits_retain(script.wants.1 | chosen).intersects(Steps::NOMAIL | Steps::NOUNKNOWN) {
+        // It does not hear of messages that begin; or ABORT may follow ABORT, as in the reference: docs/compatibility.md.
         return;
     }
     let mut ended = false;

@@ -404,6 +404,23 @@ fn a_silence_that_lasts_too_long_aborts_and_closes() {
     assert_eq!(conversation.seen(), "negotiate connect helo mail abort close");
 }
 
+/// As in the reference; with the step on, the second one is dropped.
+#[test]
+fn abort_may_follow_abort_when_unknown_is_switched_off() {
+    let abort = (Kind::Abort, &b""[..]);
+    for (steps, seen) in [
+        (Steps::NOUNKNOWN, "negotiate connect helo mail abort abort close"),
+        (Steps::empty(), "negotiate connect helo mail abort close"),
+    ] {
+        let mut filter = Recorder::new(|_, _| Verdict::CONTINUE);
+        filter.choice = Choice::Own(Actions::empty(), steps);
+        let mut conversation = Conversation::new(filter);
+        let bytes = frames(&[OPTNEG, CONNECT, HELO, MAIL, abort, abort]);
+        conversation.say_last(&bytes, &mut Buffers::default());
+        assert_eq!(conversation.seen(), seen);
+    }
+}
+
 #[test]
 fn a_stop_lets_the_message_finish() {
     let mut conversation = Conversation::with_continuing_filter();
