@@ -3,6 +3,6 @@
 pub use crate::server::endpoint::{BadSpec, Endpoint};
 pub use crate::session::context::NotSent;
 pub use crate::session::{
-    Buffers, Cause, Context, Filter, Link, Patience, Pause, Session, Shutdown, Timeouts, Verdict,
+    Buffers, Cause, Context, Filter, Link, NoMemory, Patience, Pause, Session, Shutdown, Timeouts, Verdict,
 };
 pub use crate::sys::socket::Socket;

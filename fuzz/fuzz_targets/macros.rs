@@ -75,7 +75,7 @@ fuzz_target!(|steps: Vec<Step>| {
         match step {
             Step::Define(stage, definitions) => {
                 let stage = usize::from(stage) % MacroStage::COUNT;
-                store.define(MacroStage::ALL[stage], &definitions);
+                store.take_in(MacroStage::ALL[stage], &definitions);
                 model.define(stage, &definitions);
             }
             Step::ForgetAbove(stage) => {
@@ -93,7 +93,7 @@ fuzz_target!(|steps: Vec<Step>| {
                 model.forget(0);
             }
             Step::Get(name) => {
-                let got = store.get(&name).map(|value| (value.as_ptr(), value.to_vec()));
+                let got = store.value(&name).map(|value| (value.as_ptr(), value.to_vec()));
                 let expected = model.get(&name);
                 assert_eq!(
                     got.as_ref().map(|(_, value)| value.clone()),

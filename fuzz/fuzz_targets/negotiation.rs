@@ -3,7 +3,7 @@
 
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
-use milter::protocol::negotiate::{Answers, agree};
+use milter::protocol::negotiate::{ReplyPolicy, agree};
 use milter::protocol::{Actions, Choice, Kind, Offer, Stage, Steps, Wants};
 
 #[derive(Debug, Arbitrary)]
@@ -43,8 +43,8 @@ fuzz_target!(|input: Input| {
             for stage in (0..=255).filter_map(|byte| Stage::of(Kind::try_from(byte).ok()?)) {
                 let answers = agreement.answers(stage);
                 let may_be_silent = offer.steps.intersects(stage.no_reply());
-                assert!(answers != Answers::Nobody || may_be_silent, "an MTA that waits gets an answer");
-                assert!(answers == Answers::Filter || agreement.has_silences());
+                assert!(answers != ReplyPolicy::Nobody || may_be_silent, "an MTA that waits gets an answer");
+                assert!(answers == ReplyPolicy::Filter || agreement.has_silences());
             }
         }
     }

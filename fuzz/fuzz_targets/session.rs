@@ -7,7 +7,8 @@
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
 use milter::fuzzing::{
-    Buffers, Cause, Context, Filter, Link, Patience, Pause, Session, Shutdown, Socket, Timeouts, Verdict,
+    Buffers, Cause, Context, Filter, Link, NoMemory, Patience, Pause, Session, Shutdown, Socket, Timeouts,
+    Verdict,
 };
 use milter::protocol::command::encode;
 use milter::protocol::{
@@ -206,20 +207,20 @@ impl Filter for Shared {
         self.0.see(ctx, "helo", &[name.as_bytes()])
     }
 
-    fn mail(&self, ctx: &Context, arguments: Arguments<'_>) -> Verdict {
-        self.0.see(
+    fn mail(&self, ctx: &Context, arguments: Arguments<'_>) -> Result<Verdict, NoMemory> {
+        Ok(self.0.see(
             ctx,
             "mail",
             &arguments.texts().collect::<Vec<_>>().iter().map(Text::as_bytes).collect::<Vec<_>>(),
-        )
+        ))
     }
 
-    fn rcpt(&self, ctx: &Context, arguments: Arguments<'_>) -> Verdict {
-        self.0.see(
+    fn rcpt(&self, ctx: &Context, arguments: Arguments<'_>) -> Result<Verdict, NoMemory> {
+        Ok(self.0.see(
             ctx,
             "rcpt",
             &arguments.texts().collect::<Vec<_>>().iter().map(Text::as_bytes).collect::<Vec<_>>(),
-        )
+        ))
     }
 
     fn data(&self, ctx: &Context) -> Verdict {

@@ -115,6 +115,23 @@ impl MacroStore {
         Some(&data[..=end])
     }
 
+    /// Makes room for the definitions in the data of a frame and puts them in.
+    #[cfg(any(test, fuzzing))]
+    pub fn take_in(&mut self, stage: MacroStage, data: &[u8]) {
+        let Some(definitions) = Self::definitions(data) else { return };
+        if !self.define(stage, definitions) {
+            self.make_room(stage, definitions.len()).expect("memory");
+            assert!(self.define(stage, definitions));
+        }
+    }
+
+    /// The value of a macro with its NUL, as no filter has written to it.
+    #[cfg(any(test, fuzzing))]
+    pub fn value(&self, name: &[u8]) -> Option<&[u8]> {
+        let (stage, value) = self.find(name)?;
+        Some(&self.stages[stage][value])
+    }
+
     /// Replaces the [definitions](Self::definitions) of a stage; `false` if it has no [room](Self::make_room) for these.
     #[inline]
     pub fn define(&mut self, stage: MacroStage, definitions: &[u8]) -> bool {
@@ -248,10 +265,7 @@ mod tests {
     use super::*;
 
     fn define(store: &mut MacroStore, stage: MacroStage, data: &[u8]) {
-        if let Some(definitions) = MacroStore::definitions(data) {
-            store.make_room(stage, definitions.len()).unwrap();
-            assert!(store.define(stage, definitions));
-        }
+        store.take_in(stage, data);
     }
 
     fn get(store: &mut MacroStore, name: &str) -> Option<String> {

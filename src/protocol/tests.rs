@@ -2,7 +2,7 @@
 //! of the contract.
 
 use super::command::encode;
-use super::negotiate::{Answers, agree};
+use super::negotiate::{ReplyPolicy, agree};
 use super::reply::{Negotiated, encode_custom};
 use super::*;
 use proptest::collection::vec;
@@ -244,7 +244,7 @@ proptest! {
             prop_assert!(offer.steps.difference(Steps::INTERNAL).contains(agreement.told()));
             prop_assert!(agreement.off().contains(wants.off));
             for stage in stages().into_values() {
-                let nobody = agreement.answers(stage) == Answers::Nobody;
+                let nobody = agreement.answers(stage) == ReplyPolicy::Nobody;
                 prop_assert!(!nobody || offer.steps.intersects(stage.no_reply()), "{:?} has to be answered", stage);
             }
         }
@@ -264,7 +264,7 @@ proptest! {
             decode(encoded(|out| encode::macros(out, MacroStage::ALL[stage], &bytes)), |command| {
                 let Command::Macro(Some(heard), definitions) = command else { panic!("{command:?}") };
                 assert_eq!(heard, MacroStage::ALL[stage]);
-                store.define(heard, definitions);
+                store.take_in(heard, definitions);
             });
             // A frame that defines nothing changes nothing.
             if !pairs.is_empty() {
@@ -274,7 +274,7 @@ proptest! {
         let expected = stages.values().rev().find_map(|pairs| {
             pairs.iter().find(|(key, _)| *key == bare(&name)).map(|(_, value)| [value, &b"\0"[..]].concat())
         });
-        prop_assert_eq!(store.get(name.as_bytes()).map(|value| value.to_vec()), expected);
+        prop_assert_eq!(store.value(name.as_bytes()).map(<[u8]>::to_vec), expected);
     }
 
     #[test]
