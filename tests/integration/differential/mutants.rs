@@ -51,8 +51,8 @@ const MUTANTS: [Mutant; 21] = [
     Mutant {
         name: "stored reply not used up",
         file: "src/session/context.rs",
-        good: "self.state.lock().reply.take_if(|reply| reply.is_permanent() == permanent)",
-        bad: "self.state.lock().reply.clone().filter(|reply| reply.is_permanent() == permanent)",
+        good: "wishes.reply.take_if(fits)",
+        bad: "wishes.reply.clone().filter(|reply| fits(&mut reply.clone()))",
     },
     Mutant {
         name: "stored reply used for the wrong verdict",
@@ -123,14 +123,14 @@ const MUTANTS: [Mutant; 21] = [
     Mutant {
         name: "a negotiation answer of any size",
         file: "src/protocol/reply.rs",
-        good: "if self.payload_length() > max_payload.min(LARGEST) {
+        good: "max_payload.min(LARGEST) {
             return Err(TooLarge);
         }
-        let numbers",
-        bad: "if self.payload_length() > LARGEST.max(max_payload) {
+        append_with(out, b'O'",
+        bad: "LARGEST.max(max_payload) {
             return Err(TooLarge);
         }
-        let numbers",
+        append_with(out, b'O'",
     },
     Mutant {
         name: "a short form of an IPv4 address refused",
