@@ -5,7 +5,7 @@
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
 use milter::mta::{
-    Client, ClientAddress, Envelope, Exchange, Like, Limits, Link, MacroValues, Mailbox, Message, Player,
+    Client, ClientAddress, Envelope, Exchange, Flavor, Limits, Link, MacroValues, Mailbox, Message, Player,
     Policy, Session, Stream, Submission, offer,
 };
 use milter::protocol::reply::{Negotiated, encode_custom};
@@ -162,7 +162,7 @@ fn answer(mut stream: UnixStream, input: &Input) {
     }
 }
 
-fn play(stream: UnixStream, input: &Input, like: Like) -> Result<(), milter::mta::Error> {
+fn play(stream: UnixStream, input: &Input, like: Flavor) -> Result<(), milter::mta::Error> {
     let values = MacroValues::new(Vec::new());
     // Nobody waits for anything: the filter answers at once or leaves.
     let link = Link::with_limits(Stream::Unix(stream), Limits::all(Duration::from_secs(60)));
@@ -210,7 +210,7 @@ fn play(stream: UnixStream, input: &Input, like: Like) -> Result<(), milter::mta
 }
 
 fuzz_target!(|input: Input| {
-    let like = [Like::Postfix37, Like::Postfix312, Like::Sendmail][usize::from(input.like) % 3];
+    let like = [Flavor::Postfix37, Flavor::Postfix312, Flavor::Sendmail][usize::from(input.like) % 3];
     let (ours, theirs) = UnixStream::pair().unwrap();
     std::thread::scope(|scope| {
         let filter = scope.spawn(|| answer(theirs, &input));
