@@ -57,8 +57,8 @@ all: library milter-send examples  ## the library in target/lib, milter-send, an
 
 # C programs record the SONAME when they are linked and ask the loader for it.
 library:  ## libmilter.so and libmilter.a
-	$(CARGO) rustc $(BUILD) --lib --no-default-features --crate-type cdylib,staticlib -- \
-		-C link-arg=-Wl,-soname,$(SONAME)
+	LIBMILTER_SOVERSION=$(SOVERSION) \
+		$(CARGO) rustc $(BUILD) --lib --no-default-features --crate-type cdylib,staticlib
 	rm -rf $(TARGET)/lib
 	mkdir -p $(TARGET)/lib
 	cp $(BUILT)/libmilter.so $(TARGET)/lib/$(SONAME)
