@@ -20,7 +20,7 @@ mod supervisor;
 mod sync;
 
 use crate::session::Filter;
-use crate::sys::thread;
+use crate::sys::{memory, thread};
 use crossbeam_channel::unbounded;
 use engine::Engine;
 pub use event::Failure;
@@ -44,6 +44,7 @@ pub fn serve<F: Filter>(filter: F, mut listener: Listener, settings: &Settings) 
     // Before anything else takes a descriptor: it might get the listener's number.
     listener.prepare().map_err(Failure::Start)?;
     thread::set_stack_size(settings.stack);
+    memory::heed_limit();
     let (events, inbox) = unbounded();
     let signals = signals::watch(events.clone(), settings.hangup).map_err(Failure::Start)?;
     let engine = Engine::start(filter, listener, settings.clone(), events).map_err(Failure::Start)?;

@@ -5,9 +5,12 @@
 //! - The rest is small (sessions, their places in tables, log lines). When malloc(3) has nothing, it comes out of a
 //!   reserve that was set aside when the library was loaded, and is used for nothing else. While half of that is taken no
 //!   session is begun ([`is_short`]); when all of it is, whoever needs memory waits for it a while.
+//!
+//! And glibc's malloc shall not take the room that the stacks of the threads need: see [`heed_limit`].
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::{Cell, UnsafeCell};
+use std::mem::MaybeUninit;
 use std::ptr::null_mut;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::sleep;
@@ -59,6 +62,38 @@ pub fn fallibly<T>(ask: impl FnOnce() -> T) -> T {
 /// Whether there is so little memory that no new session should be begun.
 pub fn is_short() -> bool {
     RESERVE.is_half_used()
+}
+
+/// Lets malloc(3) take at most a quarter of a limit on the address space for its arenas. Of these glibc makes one for
+/// nearly every thread, each 64 MiB of address space, whatever is in it; under a limit of 230 MB three threads left no room
+/// for a fourth, and the filter refused everybody for ever. Nothing changes without a limit, with one that is large, or
+/// when the environment says how many arenas there shall be.
+pub fn heed_limit() {
+    let mut limit = MaybeUninit::<libc::rlimit>::uninit();
+    // SAFETY: the call fills in the limit.
+    if unsafe { libc::getrlimit(libc::RLIMIT_AS, limit.as_mut_ptr()) } != 0 {
+        return;
+    }
+    // SAFETY: the call has succeeded.
+    let limit = unsafe { limit.assume_init() }.rlim_cur;
+    let is_chosen = std::env::var_os("MALLOC_ARENA_MAX").is_some()
+        || std::env::var("GLIBC_TUNABLES").is_ok_and(|tunables| tunables.contains("arena_max"));
+    if let Some(arenas) = arenas_within(limit)
+        && !is_chosen
+    {
+        // SAFETY: it takes numbers, and may be called at any time.
+        #[cfg(target_env = "gnu")]
+        unsafe {
+            libc::mallopt(libc::M_ARENA_MAX, arenas)
+        };
+    }
+}
+
+/// How many arenas there may be, the one without a reservation among them; `None` if that needs no care.
+fn arenas_within(limit: u64) -> Option<i32> {
+    const ARENA: u64 = 64 << 20;
+    const LARGE: u64 = 4 << 30;
+    (limit < LARGE).then(|| 1 + i32::try_from(limit / 4 / ARENA).unwrap_or(i32::MAX))
 }
 
 // SAFETY: every piece comes from the system's allocator or from the reserve, and goes back to where its address says
@@ -267,6 +302,13 @@ mod tests {
                 && !reserve.has(null_mut())
                 && !reserve.has((&raw const reserve).cast_mut().cast::<u8>().wrapping_sub(1))
         );
+    }
+
+    #[test]
+    fn arenas_take_a_quarter_of_the_limit() {
+        let megabytes = |limit: u64| arenas_within(limit << 20);
+        assert_eq!([200, 255, 256, 500, 1024].map(megabytes), [Some(1), Some(1), Some(2), Some(2), Some(5)]);
+        assert_eq!((megabytes(4096), arenas_within(libc::RLIM_INFINITY)), (None, None));
     }
 
     #[test]
