@@ -4,11 +4,13 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::net::TcpListener;
+use std::ops::Range;
 use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 /// How long a test waits for something that should happen at once, before it fails. Generous: only a
@@ -146,9 +148,19 @@ pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-/// A TCP port on `host` ("127.0.0.1", "::1") that was free a moment ago.
+/// A TCP port on `host` ("127.0.0.1", "::1") that was free a moment ago. It is given once in this process, and it is
+/// not among those that the kernel picks by itself (32768 and above, ip(7)): neither another test nor a connection can
+/// take it until the server under test listens there.
 pub fn free_port(host: &str) -> u16 {
-    TcpListener::bind((host, 0)).unwrap().local_addr().unwrap().port()
+    const RANGE: Range<u32> = 10_000..32_768;
+    static GIVEN: AtomicU32 = AtomicU32::new(0);
+    // Two processes with tests begin at different places.
+    let from = std::process::id().wrapping_mul(97);
+    (0..RANGE.len())
+        .map(|_| from.wrapping_add(GIVEN.fetch_add(1, Ordering::Relaxed)) % RANGE.len() as u32 + RANGE.start)
+        .filter_map(|port| u16::try_from(port).ok())
+        .find(|&port| TcpListener::bind((host, port)).is_ok())
+        .expect("a free port")
 }
 
 /// A process that ends with the test: asked by SIGTERM, then killed.
