@@ -2,7 +2,7 @@
 
 use super::barrier::{Code, outermost};
 use super::types::{SMFICTX, SMFIS_ALL_OPTS, SMFIS_CONTINUE, sfsistat, smfiDesc};
-use crate::protocol::{Actions, Arguments, Choice, Kind, Offer, Peer, Refusal, Steps, Text, Wants};
+use crate::protocol::{Actions, Arguments, Choice, Kind, KindSet, Offer, Peer, Refusal, Steps, Text, Wants};
 use crate::session::{Context, Filter, NoMemory, Verdict};
 use crate::sys::memory;
 use crate::sys::socket::{inet_name, inet6_name, unix_name};
@@ -56,6 +56,8 @@ pub struct Callbacks {
     data: Simple,
     negotiate: Option<Negotiate>,
     off: Steps,
+    /// The kinds of commands for which there is something to call.
+    seen: KindSet,
 }
 
 impl Callbacks {
@@ -90,9 +92,32 @@ impl Callbacks {
                 data: if version >= HAS_DATA { (*desc).xxfi_data } else { None },
                 negotiate: if version >= HAS_NEGOTIATE { (*desc).xxfi_negotiate } else { None },
                 off: Steps::empty(),
+                seen: KindSet::of(&[]),
             };
             callbacks.off = callbacks.steps_off();
+            callbacks.seen = Kind::ALL.into_iter().filter(|kind| callbacks.sees(*kind)).collect();
             Ok(callbacks)
+        }
+    }
+
+    /// Whether the filter sees this kind of command.
+    fn sees(&self, kind: Kind) -> bool {
+        match kind {
+            Kind::Connect => self.connect.is_some(),
+            Kind::Helo => self.helo.is_some(),
+            Kind::Mail => self.envfrom.is_some(),
+            Kind::Rcpt => self.envrcpt.is_some(),
+            Kind::Header => self.header.is_some(),
+            Kind::EndOfHeader => self.eoh.is_some(),
+            Kind::Body => self.body.is_some(),
+            Kind::Unknown => self.unknown.is_some(),
+            Kind::Data => self.data.is_some(),
+            Kind::Negotiate
+            | Kind::Macro
+            | Kind::EndOfMessage
+            | Kind::Abort
+            | Kind::Quit
+            | Kind::QuitNewConnection => true,
         }
     }
 
@@ -110,7 +135,7 @@ impl Callbacks {
             (Kind::Data, Steps::NODATA),
         ]
         .into_iter()
-        .filter(|(kind, _)| !self.has(*kind))
+        .filter(|(kind, _)| !self.sees(*kind))
         .map(|(_, step)| step)
         .collect()
     }
@@ -197,24 +222,9 @@ impl Filter for Callbacks {
         Wants { actions: self.actions, off: self.off }
     }
 
+    #[inline]
     fn has(&self, kind: Kind) -> bool {
-        match kind {
-            Kind::Connect => self.connect.is_some(),
-            Kind::Helo => self.helo.is_some(),
-            Kind::Mail => self.envfrom.is_some(),
-            Kind::Rcpt => self.envrcpt.is_some(),
-            Kind::Header => self.header.is_some(),
-            Kind::EndOfHeader => self.eoh.is_some(),
-            Kind::Body => self.body.is_some(),
-            Kind::Unknown => self.unknown.is_some(),
-            Kind::Data => self.data.is_some(),
-            Kind::Negotiate
-            | Kind::Macro
-            | Kind::EndOfMessage
-            | Kind::Abort
-            | Kind::Quit
-            | Kind::QuitNewConnection => true,
-        }
+        self.seen.contains(kind)
     }
 
     fn negotiate(&self, ctx: &Context, offer: &Offer) -> Result<Choice, Refusal> {

@@ -68,7 +68,63 @@ impl From<Kind> for u8 {
     }
 }
 
+/// Some kinds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KindSet(u32);
+
+impl KindSet {
+    /// These.
+    pub const fn of(kinds: &[Kind]) -> Self {
+        let (mut bits, mut at) = (0, 0);
+        while at < kinds.len() {
+            bits |= 1 << kinds[at].index();
+            at += 1;
+        }
+        Self(bits)
+    }
+
+    /// Whether the kind is among them.
+    #[inline]
+    pub const fn contains(self, kind: Kind) -> bool {
+        self.0 >> kind.index() & 1 != 0
+    }
+}
+
+impl FromIterator<Kind> for KindSet {
+    fn from_iter<I: IntoIterator<Item = Kind>>(kinds: I) -> Self {
+        Self(kinds.into_iter().fold(0, |bits, kind| bits | 1 << kind.index()))
+    }
+}
+
 impl Kind {
+    /// One more than the largest [`Self::index`].
+    pub const INDICES: usize = 26;
+
+    /// All of them.
+    pub const ALL: [Self; 15] = [
+        Self::Negotiate,
+        Self::Macro,
+        Self::Connect,
+        Self::Helo,
+        Self::Mail,
+        Self::Rcpt,
+        Self::Data,
+        Self::Header,
+        Self::EndOfHeader,
+        Self::Body,
+        Self::EndOfMessage,
+        Self::Abort,
+        Self::Unknown,
+        Self::Quit,
+        Self::QuitNewConnection,
+    ];
+
+    /// A small number, for tables: the place of its byte in the alphabet.
+    #[inline]
+    pub const fn index(self) -> usize {
+        (self as u8 - b'A') as usize
+    }
+
     /// The command's name in SMTP or in the milter protocol, for logs.
     pub fn name(self) -> &'static str {
         match self {
@@ -91,15 +147,16 @@ impl Kind {
     }
 
     /// Whether an empty payload is a protocol error.
+    #[inline]
     pub fn needs_payload(self) -> bool {
-        !matches!(
-            self,
-            Self::Data
-                | Self::EndOfHeader
-                | Self::EndOfMessage
-                | Self::Abort
-                | Self::Quit
-                | Self::QuitNewConnection
-        )
+        const NEEDS_NONE: KindSet = KindSet::of(&[
+            Kind::Data,
+            Kind::EndOfHeader,
+            Kind::EndOfMessage,
+            Kind::Abort,
+            Kind::Quit,
+            Kind::QuitNewConnection,
+        ]);
+        !NEEDS_NONE.contains(self)
     }
 }

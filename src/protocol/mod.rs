@@ -21,7 +21,7 @@ pub use address::Peer;
 pub use command::{Command, Malformed};
 pub use flags::{Actions, Steps};
 pub use frame::{Frame, FrameError};
-pub use kind::Kind;
+pub use kind::{Kind, KindSet};
 pub use macros::{MacroStage, MacroStore};
 pub use negotiate::{Agreement, Choice, Offer, Refusal, Wants};
 pub use reply::{Answer, Modification, Reply};

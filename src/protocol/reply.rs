@@ -1,7 +1,7 @@
 //! Replies and modifications, filter to MTA (contract 1.3): encoding for the filter, [`Answer::decode`] for the
 //! MTA.
 
-use super::frame::{append, append_with};
+use super::frame::{OVERHEAD, append, append_with};
 use super::macros::MacroStage;
 
 const NUL: &[u8] = b"\0";
@@ -25,10 +25,15 @@ pub enum Reply {
 }
 
 impl Reply {
-    /// Appends the frame.
+    /// The frame.
     #[inline]
+    pub fn frame(self) -> [u8; OVERHEAD] {
+        [0, 0, 0, 1, self as u8]
+    }
+
+    /// Appends the frame.
     pub fn encode(self, out: &mut Vec<u8>) {
-        out.extend_from_slice(&[0, 0, 0, 1, self as u8]);
+        out.extend_from_slice(&self.frame());
     }
 }
 

@@ -244,6 +244,19 @@ impl Output {
         Ok(())
     }
 
+    /// Sends a frame when nothing has gathered.
+    #[inline]
+    fn send(&mut self, frame: &[u8]) -> Result<(), io::ErrorKind> {
+        let sent = match &self.link {
+            Ok(link) => link.send(frame).map_err(|error| error.kind()),
+            Err(error) => Err(*error),
+        };
+        if let Err(error) = sent {
+            self.link = Err(error);
+        }
+        sent
+    }
+
     /// Sends what has gathered; the error is why that failed, now or before.
     fn flush(&mut self) -> Result<(), io::ErrorKind> {
         let sent = match &self.link {
@@ -331,6 +344,9 @@ impl Context {
     pub(super) fn answer(&self, reply: Option<Reply>) -> Result<(), io::ErrorKind> {
         let output = &mut *self.output.lock();
         if let Some(reply) = reply {
+            if output.bytes.is_empty() {
+                return output.send(&reply.frame());
+            }
             output.put(OVERHEAD, |bytes| reply.encode(bytes))?;
         }
         output.flush()

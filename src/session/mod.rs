@@ -15,8 +15,8 @@ use crate::log::{self, LineKind};
 use crate::panics::{self, Panic};
 use crate::protocol::negotiate::{ReplyPolicy, agree};
 use crate::protocol::{
-    Agreement, Command, FrameError, Kind, MacroStage, MacroStore, Malformed, Offer, Refusal, Reply, Stage,
-    Steps,
+    Agreement, Command, FrameError, Kind, KindSet, MacroStage, MacroStore, Malformed, Offer, Refusal, Reply,
+    Stage, Steps,
 };
 pub use context::Context;
 use context::NotAnswered;
@@ -33,6 +33,19 @@ use std::time::{Duration, Instant};
 
 /// Of the sessions that end in disorder in the same way, one is logged in this time.
 const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
+
+/// What [`Session::prepare`] has something to do for; most commands are others.
+const PREPARED: KindSet = KindSet::of(&[
+    Kind::Negotiate,
+    Kind::Connect,
+    Kind::Helo,
+    Kind::Mail,
+    Kind::Rcpt,
+    Kind::EndOfMessage,
+    Kind::Unknown,
+    Kind::Quit,
+    Kind::QuitNewConnection,
+]);
 
 /// What a thread lends to the session that it serves.
 #[derive(Debug, Default)]
@@ -354,7 +367,9 @@ impl Session {
                 return Err(malformed(Malformed::NoData(kind)));
             }
             self.stage = target;
-            self.prepare(kind);
+            if PREPARED.contains(kind) {
+                self.prepare(kind);
+            }
         }
         if !self.open {
             self.reopen(filter, kind, payload)?;
@@ -467,7 +482,7 @@ impl Session {
             Kind::Rcpt => self.ctx.forget_macros_above(MacroStage::Rcpt),
             Kind::EndOfMessage => self.ctx.allow_changes(!self.is_silent),
             Kind::Unknown | Kind::Quit | Kind::QuitNewConnection => self.ctx.refuse_changes(),
-            _ => {}
+            Kind::Macro | Kind::Data | Kind::Header | Kind::EndOfHeader | Kind::Body | Kind::Abort => {}
         }
     }
 
