@@ -1,6 +1,7 @@
 //! The macros of a session: definitions per stage, lookup, and when they are forgotten (contract 1.5).
 
 use super::text::find_nul;
+use smallvec::SmallVec;
 use std::collections::TryReserveError;
 use std::ops::Range;
 use std::ptr::NonNull;
@@ -95,9 +96,11 @@ impl From<MacroStage> for u8 {
 pub struct MacroStore {
     /// By stage; those behind the last one that has definitions may be missing.
     stages: Vec<Vec<u8>>,
-    /// The values that C may have a pointer to.
-    handed_out: Vec<HandedOut>,
+    /// The values that C may have a pointer to; a box, because many silent sessions have none.
+    handed_out: Option<Box<HandedOutList>>,
 }
+
+type HandedOutList = SmallVec<[HandedOut; 4]>;
 
 /// A value in the bytes of a stage, its NUL included.
 #[derive(Debug)]
@@ -141,8 +144,8 @@ impl MacroStore {
         }
         store.clear();
         store.extend_from_slice(definitions);
-        if !self.handed_out.is_empty() {
-            self.handed_out.retain(|out| out.stage != stage.index());
+        if let Some(handed_out) = &mut self.handed_out {
+            handed_out.retain(|out| out.stage != stage.index());
         }
         true
     }
@@ -164,8 +167,8 @@ impl MacroStore {
 
     /// Forgets the definitions of all stages behind `stage`.
     pub fn forget_above(&mut self, stage: MacroStage) {
-        if !self.handed_out.is_empty() {
-            self.handed_out.retain(|out| out.stage <= stage.index());
+        if let Some(handed_out) = &mut self.handed_out {
+            handed_out.retain(|out| out.stage <= stage.index());
         }
         for store in self.stages.iter_mut().skip(stage.index() + 1) {
             store.clear();
@@ -174,7 +177,7 @@ impl MacroStore {
 
     /// Forgets all definitions.
     pub fn forget_all(&mut self) {
-        self.handed_out.clear();
+        self.forget_handed_out();
         for store in &mut self.stages {
             store.clear();
         }
@@ -185,7 +188,7 @@ impl MacroStore {
     pub fn recycled(mut self) -> Self {
         /// More than MTAs send for a stage. What is larger was an exception, and is not kept.
         const USUAL: usize = 1024;
-        self.handed_out.clear();
+        self.forget_handed_out();
         for store in &mut self.stages {
             store.clear();
             store.shrink_to(USUAL);
@@ -195,9 +198,7 @@ impl MacroStore {
 
     /// Gives back the memory of stages without definitions.
     pub fn release(&mut self) {
-        if self.handed_out.is_empty() {
-            self.handed_out = Vec::new();
-        }
+        self.handed_out.take_if(|handed_out| handed_out.is_empty());
         for store in self.stages.iter_mut().filter(|store| store.is_empty()) {
             *store = Vec::new();
         }
@@ -212,7 +213,7 @@ impl MacroStore {
         let (stage, value) = self.find(name)?;
         let start = self.stages[stage].as_mut_ptr().wrapping_add(value.start);
         if self.handed_out_at(stage, value.start).is_none() {
-            self.handed_out.push(HandedOut { stage, value });
+            self.handed_out.get_or_insert_default().push(HandedOut { stage, value });
         }
         NonNull::new(start)
     }
@@ -248,7 +249,13 @@ impl MacroStore {
     }
 
     fn handed_out_at(&self, stage: usize, start: usize) -> Option<&HandedOut> {
-        self.handed_out.iter().find(|out| out.stage == stage && out.value.start == start)
+        self.handed_out.as_ref()?.iter().find(|out| out.stage == stage && out.value.start == start)
+    }
+
+    fn forget_handed_out(&mut self) {
+        if let Some(handed_out) = &mut self.handed_out {
+            handed_out.clear();
+        }
     }
 }
 

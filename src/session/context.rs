@@ -33,7 +33,8 @@ pub struct Context {
     private: AtomicPtr<c_void>,
     /// The session is over.
     ended: AtomicBool,
-    max_payload: usize,
+    /// Sixteen bytes more, and each of many silent sessions would cost another size of allocation.
+    max_payload: u32,
     state: Mutex<State>,
     output: Mutex<Output>,
 }
@@ -96,7 +97,8 @@ impl Context {
         Self {
             private: AtomicPtr::new(std::ptr::null_mut()),
             ended: AtomicBool::new(false),
-            max_payload,
+            // No frame tells a larger length.
+            max_payload: u32::try_from(max_payload).unwrap_or(u32::MAX),
             state: Mutex::new(State { macros, wishes: None }),
             output: Mutex::new(Output {
                 bytes: Vec::new(),
@@ -150,7 +152,7 @@ impl Context {
     /// # Errors
     /// It is not allowed or too large, or the connection is broken.
     pub fn modify(&self, action: Actions, modification: Modification<'_>) -> Result<(), NotSent> {
-        self.output.lock().modify(action, modification, self.max_payload)
+        self.output.lock().modify(action, modification, self.max_payload())
     }
 
     /// Sends `body` in pieces, as one more part of the new body; an empty one is sent as one empty piece.
@@ -164,7 +166,7 @@ impl Context {
 
     /// The largest payload of a frame in either direction, in bytes.
     pub(super) fn max_payload(&self) -> usize {
-        self.max_payload
+        self.max_payload as usize
     }
 
     /// Tells the MTA at once that the filter is still working.
@@ -172,7 +174,7 @@ impl Context {
     /// # Errors
     /// The connection is broken or the session has ended.
     pub fn progress(&self) -> Result<(), NotSent> {
-        self.output.lock().append(Modification::Progress, self.max_payload, true)
+        self.output.lock().append(Modification::Progress, self.max_payload(), true)
     }
 }
 
@@ -327,7 +329,7 @@ impl Context {
         };
         let output = &mut *self.output.lock();
         output.actions = agreement.actions();
-        let encode = |bytes: &mut Vec<u8>| answer.encode(bytes, self.max_payload);
+        let encode = |bytes: &mut Vec<u8>| answer.encode(bytes, self.max_payload());
         let put = output.put(OVERHEAD + answer.payload_length(), encode);
         // They stay: a stage can be asked for once in a session.
         if let Some(wishes) = &mut self.state.lock().wishes {
@@ -363,7 +365,7 @@ impl Context {
         let Some(reply) = stored else {
             return Ok(false);
         };
-        if reply.as_bytes().len() >= self.max_payload {
+        if reply.as_bytes().len() >= self.max_payload() {
             return Err(NotAnswered::TooLarge);
         }
         let encode = |bytes: &mut Vec<u8>| encode_custom(reply.as_bytes(), bytes);
