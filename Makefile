@@ -73,7 +73,7 @@ milter-send:  ## the program that plays a mail server, and completions of its op
 
 examples: $(EXAMPLES:%=$(TARGET)/examples/%)  ## the filters of examples-c, in target/examples
 
-$(TARGET)/examples/%: examples-c/%.c include/libmilter/mfapi.h include/libmilter/mfdef.h | library
+$(TARGET)/examples/%: examples-c/%.c examples-c/arguments.h include/libmilter/mfapi.h include/libmilter/mfdef.h | library
 	mkdir -p $(@D)
 	$(CC) $(CFLAGS) $(WARNINGS) -pthread -Iinclude $< -o $@ -L$(TARGET)/lib -lmilter
 

@@ -11,6 +11,8 @@
 
 #include <libmilter/mfapi.h>
 
+#include "arguments.h"
+
 /* Where a rule applies. */
 enum place { CLIENT, SENDER, RECIPIENT };
 
@@ -116,10 +118,12 @@ static struct smfiDesc filter = {
 /* Registers the filter, opens its socket and serves until SIGTERM. */
 int main(int argc, char **argv)
 {
+    char *spec = socket_argument(argc, argv, "Refuses clients, senders and recipients by a list that is compiled in.");
+
     openlog("block-list", LOG_PID | LOG_PERROR, LOG_MAIL); /* what the library has to say goes there */
-    if (argc == 2 && smfi_register(filter) == MI_SUCCESS && smfi_setconn(argv[1]) == MI_SUCCESS &&
+    if (smfi_register(filter) == MI_SUCCESS && smfi_setconn(spec) == MI_SUCCESS &&
         smfi_opensocket(1) == MI_SUCCESS && smfi_main() == MI_SUCCESS)
         return 0;
-    fprintf(stderr, argc == 2 ? "%s: failed, see above\n" : "usage: %s SOCKET\n", argv[0]);
+    fprintf(stderr, "%s: cannot serve \"%s\": the log line above says why\n", argv[0], spec);
     return 1;
 }

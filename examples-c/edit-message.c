@@ -13,6 +13,8 @@
 
 #include <libmilter/mfapi.h>
 
+#include "arguments.h"
+
 /* What we remember of a session's present message until its end, where it may be changed. */
 struct message {
     char *sender, *subject, *quarantine, *dropped[100]; /* dropped: recipients that shall not get it */
@@ -131,6 +133,7 @@ static sfsistat at_close(SMFICTX *ctx)
 /* Registers the filter, opens its socket and serves until SIGTERM. */
 int main(int argc, char **argv)
 {
+    char *spec = socket_argument(argc, argv, "Changes all that a filter may change: header, sender, recipients and body.");
     struct smfiDesc filter = {
         .xxfi_name = "edit-message",
         .xxfi_version = SMFI_VERSION,
@@ -141,9 +144,9 @@ int main(int argc, char **argv)
     };
 
     openlog("edit-message", LOG_PID | LOG_PERROR, LOG_MAIL); /* what the library has to say goes there */
-    if (argc == 2 && smfi_register(filter) == MI_SUCCESS && smfi_setconn(argv[1]) == MI_SUCCESS &&
+    if (smfi_register(filter) == MI_SUCCESS && smfi_setconn(spec) == MI_SUCCESS &&
         smfi_opensocket(1) == MI_SUCCESS && smfi_main() == MI_SUCCESS)
         return 0;
-    fprintf(stderr, argc == 2 ? "%s: failed, see above\n" : "usage: %s SOCKET\n", argv[0]);
+    fprintf(stderr, "%s: cannot serve \"%s\": the log line above says why\n", argv[0], spec);
     return 1;
 }

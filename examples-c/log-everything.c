@@ -14,6 +14,8 @@
 
 #include <libmilter/mfapi.h>
 
+#include "arguments.h"
+
 /* The macros that we ask the mail server for, and print, by stage. */
 static char *const wanted[] = {
     [SMFIM_CONNECT] = "j _ v {daemon_name} {daemon_addr} {daemon_port} {if_name} {if_addr} {client_name} "
@@ -134,15 +136,16 @@ static sfsistat at_close(SMFICTX *ctx) { return say(ctx, SMFIM_NOMACROS, "close"
 /* Registers all callbacks, opens the socket and serves until SIGTERM. */
 int main(int argc, char **argv)
 {
+    char *spec = socket_argument(argc, argv, "Prints all that the mail server says, and lets every message pass.");
     struct smfiDesc filter = {
         "log-everything", SMFI_VERSION, SMFIF_NONE, at_connect, at_helo, at_mail, at_rcpt, at_header, at_eoh,
         at_body, at_eom, at_abort, at_close, at_unknown, at_data, at_negotiate,
     };
 
     openlog("log-everything", LOG_PID | LOG_PERROR, LOG_MAIL); /* what the library has to say goes there */
-    if (argc == 2 && smfi_register(filter) == MI_SUCCESS && smfi_setconn(argv[1]) == MI_SUCCESS &&
+    if (smfi_register(filter) == MI_SUCCESS && smfi_setconn(spec) == MI_SUCCESS &&
         smfi_opensocket(1) == MI_SUCCESS && smfi_main() == MI_SUCCESS)
         return 0;
-    fprintf(stderr, argc == 2 ? "%s: failed, see above\n" : "usage: %s SOCKET\n", argv[0]);
+    fprintf(stderr, "%s: cannot serve \"%s\": the log line above says why\n", argv[0], spec);
     return 1;
 }

@@ -6,7 +6,7 @@ use crate::support::{
     Daemon, Library, compile_c, compile_c_with, milter_send, repository, temp_dir, wait_until,
 };
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// A message for a session of milter-send, its options, and the exit status that they shall lead to.
@@ -75,6 +75,90 @@ fn send(socket: &Path, session: &Session) -> String {
 fn contains(text: &str, wanted: &[&str]) {
     for wanted in wanted {
         assert!(text.contains(wanted), "{wanted:?} is not in:\n{text}");
+    }
+}
+
+/// Compiles an example into the directory.
+fn compile_in(dir: &Path, example: &str) -> PathBuf {
+    let program = dir.join(example);
+    compile_c(&format!("examples-c/{example}.c"), &program);
+    program
+}
+
+/// Exit status, standard output and standard error of a program that ends by itself.
+fn ends(command: &mut Command) -> (Option<i32>, String, String) {
+    let dir = temp_dir();
+    let [out, err] = ["out", "err"].map(|name| dir.path().join(name));
+    command.stdout(fs::File::create(&out).unwrap()).stderr(fs::File::create(&err).unwrap());
+    let status = Daemon::start(command).wait();
+    (status.code(), fs::read_to_string(out).unwrap(), fs::read_to_string(err).unwrap())
+}
+
+#[test]
+fn what_cannot_be_a_socket_is_said_and_makes_no_file() {
+    for example in ["add-header", "log-everything", "block-list", "edit-message"] {
+        let (dir, here) = (temp_dir(), temp_dir());
+        let program = compile_in(dir.path(), example);
+        for library in Library::BOTH {
+            let call = |arguments: &[&str]| {
+                let ended = ends(library.command(&program).args(arguments).current_dir(here.path()));
+                assert_eq!(
+                    fs::read_dir(here.path()).unwrap().count(),
+                    0,
+                    "{example} {arguments:?}: {ended:?}"
+                );
+                ended
+            };
+            for help in ["--help", "-h"] {
+                let (status, said, complained) = call(&[help]);
+                assert_eq!((status, complained.as_str()), (Some(0), ""), "{example} {help}");
+                assert!(said.starts_with("usage: ") && said.contains("unix:/run/filter.sock"), "{said}");
+            }
+            for (arguments, complaint) in [
+                (&[][..], "usage: "),
+                (&["unix:one", "unix:two"], "usage: "),
+                (&["--bogus"], "there is no option \"--bogus\"\nusage: "),
+                (&[""], "SOCKET is empty; try \""),
+            ] {
+                let (status, said, complained) = call(arguments);
+                assert_eq!((status, said.as_str()), (Some(2), ""), "{example} {arguments:?}");
+                assert!(complained.contains(complaint), "{complained}");
+            }
+            let (status, _, complained) = call(&["inet:no-such-port"]);
+            assert_eq!(status, Some(1));
+            assert!(complained.lines().count() >= 2, "the library says why: {complained}");
+            assert!(complained.contains("cannot serve \"inet:no-such-port\""), "{complained}");
+        }
+    }
+}
+
+#[test]
+fn a_socket_that_is_served_is_not_taken_away_but_an_old_one_is_replaced() {
+    let dir = temp_dir();
+    let program = compile_in(dir.path(), "add-header");
+    for library in Library::BOTH {
+        let socket = dir.path().join("socket");
+        // Each way to write a unix socket.
+        let spec = format!("unix:{}", socket.display());
+        let start = || {
+            let filter = Daemon::start(library.command(&program).arg(&spec));
+            Endpoint::Unix(socket.clone()).await_listener();
+            filter
+        };
+        let mut first = start();
+        for scheme in ["unix:", "LOCAL:", ":", ""] {
+            let again = format!("{scheme}{}", socket.display());
+            let (status, _, complained) = ends(library.command(&program).arg(&again));
+            assert_eq!(status, Some(1), "{again}: {complained}");
+            assert!(complained.contains(&format!("another process serves the socket \"{again}\"")));
+        }
+        assert!(send(&socket, &Session { message: DEMO, options: &[], status: 0 }).contains("X-Filtered-By"));
+        // It leaves the socket behind.
+        first.signal(libc::SIGKILL);
+        first.wait();
+        let second = start();
+        assert!(send(&socket, &Session { message: DEMO, options: &[], status: 0 }).contains("X-Filtered-By"));
+        second.signal(libc::SIGKILL);
     }
 }
 

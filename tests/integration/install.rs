@@ -127,7 +127,7 @@ fn built_through_pkg_config(prefix: &Path, dir: &Path) {
         .arg(&program));
     assert!(dynamic(&program, "(NEEDED)").contains(&"libmilter.so.1.0.1".to_owned()));
     let mut usage = Command::new(&program);
-    assert_eq!(usage.env("LD_LIBRARY_PATH", prefix.join("lib")).output().unwrap().status.code(), Some(1));
+    assert_eq!(usage.env("LD_LIBRARY_PATH", prefix.join("lib")).output().unwrap().status.code(), Some(2));
     run(Command::new("cc")
         .args(["-fsyntax-only", "-DSHORT_NAME"])
         .arg(repository().join("c-tests/includer.c"))
