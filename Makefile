@@ -44,6 +44,7 @@ BELOW_PREFIX = $(patsubst $(PREFIX)/%,$${prefix}/%,$(1))
 BUILT = $(TARGET)/$(if $(filter dev,$(PROFILE)),debug,$(PROFILE))
 # How cargo builds, whatever it builds.
 BUILD = $(CARGOFLAGS) --profile $(PROFILE) --target-dir $(TARGET)
+MANUAL = $(wildcard docs/man/*.[137])
 EXAMPLES = add-header log-everything block-list edit-message
 # The release of sendmail that this library stands for, as in Debian's milter.pc: packages ask for `milter >= 8.13`.
 VERSION = 8.17.1.9
@@ -51,7 +52,7 @@ VERSION = 8.17.1.9
 UNDECLARED = mi_stop sm_errstring sm_strlcat sm_strlcat2 sm_strlcpy sm_strlcpyn
 WARNINGS = -std=gnu11 -Wall -Wextra -Wpedantic -Werror
 
-.PHONY: all library milter-send examples demo check check-long fuzz sanitize deny deps filters header install uninstall clean help
+.PHONY: all library milter-send examples manual demo check check-long fuzz sanitize deny deps filters header install uninstall clean help
 
 all: library milter-send examples  ## the library in target/lib, milter-send, and the C examples
 
@@ -76,6 +77,16 @@ examples: $(EXAMPLES:%=$(TARGET)/examples/%)  ## the filters of examples-c, in t
 $(TARGET)/examples/%: examples-c/%.c examples-c/arguments.h include/libmilter/mfapi.h include/libmilter/mfdef.h | library
 	mkdir -p $(@D)
 	$(CC) $(CFLAGS) $(WARNINGS) -pthread -Iinclude $< -o $@ -L$(TARGET)/lib -lmilter
+
+# Pages that are not ours are linked where Debian shows them.
+manual:  ## the manual pages as HTML, in target/api: needs mandoc
+	rm -rf $(TARGET)/api
+	mkdir -p $(TARGET)/api
+	cd $(TARGET)/api && touch $(MANUAL:docs/man/%=%.html)
+	cp $(MANUAL) $(TARGET)/api
+	cd $(TARGET)/api && for page in $(notdir $(MANUAL)); do \
+		mandoc -Thtml -O 'man=%N.%S.html;https://manpages.debian.org/%N.%S' $$page >$$page.html && rm $$page || exit 1; done
+	cp $(TARGET)/api/libmilter.3.html $(TARGET)/api/index.html
 
 demo: all  ## a filter of the examples changes a message, before your eyes
 	@examples-c/demo $(TARGET)
@@ -119,7 +130,7 @@ header:  ## include/libmilter/*.h, made anew from src/ffi
 install:  ## to $(DESTDIR)$(PREFIX), after `make`: library, headers, milter.pc, milter-send and what belongs to it
 	@test -e $(TARGET)/lib/$(SONAME) || { echo "$(TARGET)/lib/$(SONAME) is missing: run make first" >&2; exit 1; }
 	$(INSTALL) -d $(DESTDIR)$(LIBDIR)/pkgconfig $(DESTDIR)$(INCLUDEDIR)/libmilter $(DESTDIR)$(BINDIR) \
-		$(DESTDIR)$(MANDIR)/man1 $(DESTDIR)$(MANDIR)/man7 $(DESTDIR)$(BASHDIR) $(DESTDIR)$(ZSHDIR) $(DESTDIR)$(FISHDIR)
+		$(DESTDIR)$(MANDIR)/man1 $(DESTDIR)$(MANDIR)/man3 $(DESTDIR)$(MANDIR)/man7 $(DESTDIR)$(BASHDIR) $(DESTDIR)$(ZSHDIR) $(DESTDIR)$(FISHDIR)
 	$(INSTALL) -m 755 $(TARGET)/lib/$(SONAME) $(DESTDIR)$(LIBDIR)/
 	ln -sf $(SONAME) $(DESTDIR)$(LIBDIR)/libmilter.so
 	$(INSTALL) -m 644 $(TARGET)/lib/libmilter.a $(DESTDIR)$(LIBDIR)/
@@ -131,16 +142,17 @@ install:  ## to $(DESTDIR)$(PREFIX), after `make`: library, headers, milter.pc, 
 		'Cflags: -I$${includedir} -I$${headers}' >$(DESTDIR)$(LIBDIR)/pkgconfig/milter.pc
 	chmod 644 $(DESTDIR)$(LIBDIR)/pkgconfig/milter.pc
 	$(INSTALL) -m 755 $(BUILT)/milter-send $(DESTDIR)$(BINDIR)/
-	$(INSTALL) -m 644 docs/milter-send.1 $(DESTDIR)$(MANDIR)/man1/
-	$(INSTALL) -m 644 docs/libmilter.7 $(DESTDIR)$(MANDIR)/man7/
+	$(INSTALL) -m 644 docs/man/*.1 $(DESTDIR)$(MANDIR)/man1/
+	$(INSTALL) -m 644 docs/man/*.3 $(DESTDIR)$(MANDIR)/man3/
+	$(INSTALL) -m 644 docs/man/*.7 $(DESTDIR)$(MANDIR)/man7/
 	$(INSTALL) -m 644 $(TARGET)/completions/bash $(DESTDIR)$(BASHDIR)/milter-send
 	$(INSTALL) -m 644 $(TARGET)/completions/zsh $(DESTDIR)$(ZSHDIR)/_milter-send
 	$(INSTALL) -m 644 $(TARGET)/completions/fish $(DESTDIR)$(FISHDIR)/milter-send.fish
 
 uninstall:  ## takes back what install has put there
 	rm -f $(DESTDIR)$(LIBDIR)/$(SONAME) $(DESTDIR)$(LIBDIR)/libmilter.so $(DESTDIR)$(LIBDIR)/libmilter.a \
-		$(DESTDIR)$(LIBDIR)/pkgconfig/milter.pc $(DESTDIR)$(BINDIR)/milter-send $(DESTDIR)$(MANDIR)/man1/milter-send.1 \
-		$(DESTDIR)$(MANDIR)/man7/libmilter.7 \
+		$(DESTDIR)$(LIBDIR)/pkgconfig/milter.pc $(DESTDIR)$(BINDIR)/milter-send \
+		$(foreach page,$(notdir $(MANUAL)),$(DESTDIR)$(MANDIR)/man$(subst .,,$(suffix $(page)))/$(page)) \
 		$(DESTDIR)$(BASHDIR)/milter-send $(DESTDIR)$(ZSHDIR)/_milter-send $(DESTDIR)$(FISHDIR)/milter-send.fish \
 		$(DESTDIR)$(INCLUDEDIR)/libmilter/mfapi.h $(DESTDIR)$(INCLUDEDIR)/libmilter/mfdef.h
 	-rmdir $(DESTDIR)$(INCLUDEDIR)/libmilter

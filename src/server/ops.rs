@@ -1,4 +1,4 @@
-//! What an administrator sets by environment variables, below the filter. Each has a line in docs/libmilter.7. A value
+//! What an administrator sets by environment variables, below the filter. Each has a line in docs/man/libmilter.7. A value
 //! that is none is logged, with what is allowed, and counts as unset, as an empty one does.
 
 use super::listener::Access;

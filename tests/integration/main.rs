@@ -17,6 +17,7 @@ mod habits;
 mod header;
 mod install;
 mod mail_servers;
+mod manual;
 mod memory;
 mod milter_send;
 mod misbehaviour;

@@ -473,7 +473,7 @@ fn the_manual_page_has_every_option() {
         .flat_map(|line| line.split([' ', ',']).filter(|word| word.starts_with("--")))
         .collect();
     assert!(options.contains(&"--quit-nc") && options.len() > 15, "{options:?}");
-    let manual = fs::read_to_string(repository().join("docs/milter-send.1")).unwrap().replace('\\', "");
+    let manual = fs::read_to_string(repository().join("docs/man/milter-send.1")).unwrap().replace('\\', "");
     for option in options {
         assert!(
             manual.contains(&format!("{option} ")) || manual.contains(&format!("{option}\n")),

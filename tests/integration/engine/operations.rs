@@ -1,4 +1,4 @@
-//! What an administrator sets by environment variables (docs/libmilter.7).
+//! What an administrator sets by environment variables (docs/man/libmilter.7).
 
 use super::{Filter, Mta, SERVE, program};
 use crate::support::{Library, ServiceManager, compile_c_with, temp_dir};

@@ -1,0 +1,251 @@
+//! The manual pages in `docs/man`: well-formed, one for each function, their synopses as the header has them, and their
+//! examples compiled and run.
+
+use crate::install::make;
+use crate::mail_servers::filter::Endpoint;
+use crate::support::{
+    Daemon, Library, compile_c, milter_send, repository, run, stdout, temp_dir, wait_until,
+};
+use regex::Regex;
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The pages of the manual, sorted.
+pub fn pages() -> Vec<PathBuf> {
+    let entries = fs::read_dir(repository().join("docs/man")).unwrap();
+    let mut pages: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+    pages.sort();
+    pages
+}
+
+/// The pages of functions: the name of the function, and the text.
+fn functions() -> Vec<(String, String)> {
+    let pages = pages().into_iter();
+    pages
+        .map(|page| (page.file_stem().unwrap().to_str().unwrap().to_owned(), page))
+        .filter(|(name, _)| name.starts_with("smfi_"))
+        .map(|(name, page)| (name, fs::read_to_string(page).unwrap()))
+        .collect()
+}
+
+/// What stands in a section of a page.
+fn section<'a>(page: &'a str, title: &str) -> &'a str {
+    let (_, rest) =
+        page.split_once(&format!("\n.Sh {title}\n")).unwrap_or_else(|| panic!("{title}:\n{page}"));
+    rest.split_once("\n.Sh ").map_or(rest, |(section, _)| section)
+}
+
+#[test]
+fn pages_are_well_formed() {
+    run(Command::new("mandoc").args(["-Tlint", "-Wwarning"]).args(pages()));
+}
+
+#[test]
+fn every_function_of_the_header_has_its_page() {
+    let header = fs::read_to_string(repository().join("include/libmilter/mfapi.h")).unwrap();
+    let declared = Regex::new(r"(?m)^LIBMILTER_API .*?(smfi_\w+)\(").unwrap();
+    let declared: BTreeSet<_> = declared.captures_iter(&header).map(|found| found[1].to_owned()).collect();
+    let described: BTreeSet<_> = functions().into_iter().map(|(name, _)| name).collect();
+    assert_eq!(declared.len(), 26);
+    assert_eq!(declared, described);
+    // And the overview names each.
+    let overview = fs::read_to_string(repository().join("docs/man/libmilter.3")).unwrap();
+    for name in declared {
+        assert!(overview.contains(&format!(".It Xr {name} 3\n")), "{name}");
+    }
+}
+
+/// The declaration that the macros of a synopsis stand for.
+fn declaration(synopsis: &str) -> String {
+    let (mut result, mut name, mut parameters) = (None, None, Vec::new());
+    for line in synopsis.lines() {
+        let (macro_name, argument) = line.split_once(' ').unwrap_or((line, ""));
+        let argument = argument.trim_matches('"');
+        match macro_name {
+            ".In" => assert_eq!(argument, "libmilter/mfapi.h"),
+            ".Ft" => result = Some(argument),
+            ".Fo" => name = Some(argument),
+            ".Fa" => parameters.push(argument),
+            ".Fc" => {}
+            _ => panic!("{line}"),
+        }
+    }
+    format!("{} {}({});\n", result.unwrap(), name.unwrap(), parameters.join(", "))
+}
+
+/// A declaration that does not agree with the header's is an error to the compiler.
+#[test]
+fn synopses_agree_with_the_header() {
+    let mut program = "#include <libmilter/mfapi.h>\n".to_owned();
+    for (name, page) in functions() {
+        let declaration = declaration(section(&page, "SYNOPSIS"));
+        assert!(declaration.contains(&format!(" {name}(")), "{declaration}");
+        program += &declaration;
+    }
+    let dir = temp_dir();
+    let source = dir.path().join("synopses.c");
+    let compile = |program: &str| {
+        fs::write(&source, program).unwrap();
+        let mut cc = Command::new("cc");
+        cc.args(["-fsyntax-only", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-I"]);
+        cc.arg(repository().join("include")).arg(&source).output().unwrap()
+    };
+    let compiled = compile(&program);
+    assert!(compiled.status.success(), "{}", String::from_utf8_lossy(&compiled.stderr));
+    let wrong = program.replace("int index", "long index");
+    assert_ne!(wrong, program);
+    assert!(!compile(&wrong).status.success());
+}
+
+/// The C in a page's examples.
+fn example(page: &str) -> String {
+    let (_, code) = section(page, "EXAMPLES").split_once(".Bd -literal -offset indent\n").unwrap();
+    let (code, _) = code.split_once("\n.Ed").unwrap();
+    code.lines().map(|line| line.trim_start_matches("\\&").replace("\\e", "\\") + "\n").collect()
+}
+
+/// A whole filter of what an example shows: some callbacks, what is done before the socket is opened, or all.
+fn whole(example: &str) -> String {
+    if example.contains("\nmain(") {
+        return example.to_owned();
+    }
+    let mut members = String::new();
+    for (function, member) in [
+        ("at_negotiate", "negotiate"),
+        ("at_helo", "helo"),
+        ("at_mail", "envfrom"),
+        ("at_rcpt", "envrcpt"),
+        ("at_eom", "eom"),
+        ("at_close", "close"),
+    ] {
+        if example.contains(&format!("\n{function}(")) {
+            members += &format!(".xxfi_{member} = {function}, ");
+        }
+    }
+    let configured = if example.contains("\nconfigure(") { "configure() == MI_SUCCESS" } else { "1" };
+    format!(
+        "#include <stdio.h>\n#include <stdlib.h>\n#include <string.h>\n#include <libmilter/mfapi.h>\n{example}
+int main(int argc, char **argv)
+{{
+    struct smfiDesc filter = {{ .xxfi_name = \"example\", .xxfi_version = SMFI_VERSION, .xxfi_flags = 0x1ff, {members} }};
+    return argc == 2 && {configured} && smfi_register(filter) == MI_SUCCESS &&
+        smfi_setconn(argv[1]) == MI_SUCCESS && smfi_main() == MI_SUCCESS ? 0 : 1;
+}}
+"
+    )
+}
+
+/// Compiles and runs the filter of an example, plays a message to it, stops it; what milter-send and the filter said.
+#[track_caller]
+fn play(name: &str, example: &str, options: &[&str], status: i32) -> String {
+    let dir = temp_dir();
+    let [source, program, socket, log] =
+        ["example.c", "example", "s", "log"].map(|file| dir.path().join(file));
+    fs::write(&source, whole(example)).unwrap();
+    compile_c(source.to_str().unwrap(), &program);
+    let mut command = Library::Ours.command(&program);
+    let file = fs::File::create(&log).unwrap();
+    command.arg(format!("unix:{}", socket.display()));
+    command.stdout(file.try_clone().unwrap()).stderr(file);
+    let mut filter = Daemon::start(&mut command);
+    Endpoint::Unix(socket.clone()).await_listener();
+    let played = Command::new(milter_send())
+        .args([&socket, Path::new("examples-c/demo.eml")])
+        .args(options)
+        .current_dir(repository())
+        .output()
+        .unwrap();
+    let said =
+        [played.stderr, played.stdout].map(|text| String::from_utf8_lossy(&text).into_owned()).concat();
+    assert_eq!(played.status.code(), Some(status), "{name}: {said}");
+    // smfi_stop's filter ends by itself.
+    if name == "smfi_stop" {
+        wait_until("the end of the filter", || filter.ended().is_some());
+    } else {
+        filter.signal(libc::SIGTERM);
+    }
+    assert!(filter.wait().success(), "{name}");
+    said + &fs::read_to_string(log).unwrap()
+}
+
+#[test]
+fn examples_do_what_their_pages_say() {
+    const ACCEPTED: &str = "accepted at BODYEOB";
+    const PAGES: &[(&str, &[&str], i32, &[&str])] = &[
+        ("smfi_addheader", &[], 0, &["\nX-Scanned: yes\n"]),
+        ("smfi_addrcpt", &[], 0, &["recipient  <archive@example.org>"]),
+        ("smfi_addrcpt_par", &[], 0, &["recipient  <audit@example.org> NOTIFY=NEVER"]),
+        ("smfi_chgfrom", &[], 0, &["sender     <bounces@example.org>"]),
+        ("smfi_chgheader", &[], 0, &["\nSubject: changed\n", "+ delete header 1 of X-Internal"]),
+        (
+            "smfi_delrcpt",
+            &["-t", "<recipient@example.org>"],
+            0,
+            &["+ delete recipient <recipient@example.org>"],
+        ),
+        ("smfi_getpriv", &["--helo", "mail.example.com"], 0, &["\nX-Helo: mail.example.com\n"]),
+        ("smfi_getsymval", &["-m", "i=QUEUEID"], 0, &["queue identifier: QUEUEID\n"]),
+        ("smfi_insheader", &[], 0, &["\nX-First: on top\n"]),
+        ("smfi_main", &[], 0, &["\nX-Seen: yes\n", "stopped\n"]),
+        ("smfi_opensocket", &[], 0, &["\nX-Rights: few\n"]),
+        ("smfi_progress", &[], 0, &["asked for more time"]),
+        ("smfi_quarantine", &[], 5, &["looks like a virus"]),
+        (
+            "smfi_register",
+            &["-t", "<bob@example.org>", "-t", "<eve@example.org> NOTIFY=NEVER"],
+            0,
+            &["refused"],
+        ),
+        ("smfi_replacebody", &[], 0, &["The body was removed."]),
+        ("smfi_setbacklog", &[], 0, &[ACCEPTED]),
+        ("smfi_setconn", &[], 0, &[ACCEPTED]),
+        ("smfi_setdbg", &[], 0, &["example: ", " at stage "]),
+        ("smfi_setmaxdatasize", &[], 0, &[ACCEPTED, "bytes: 65535\n"]),
+        (
+            "smfi_setmlreply",
+            &[],
+            3,
+            &["451-4.7.1 Too much mail for this address", "451 4.7.1 Try again in an hour"],
+        ),
+        ("smfi_setpriv", &["-t", "<a@example.org>", "-t", "<b@example.org>"], 0, &["\nX-Recipients: 2\n"]),
+        ("smfi_setreply", &[], 1, &["550 5.7.1 We take no mail from you"]),
+        ("smfi_setsymlist", &[], 0, &["i {auth_authen}"]),
+        ("smfi_settimeout", &[], 0, &[ACCEPTED]),
+        ("smfi_stop", &[], 0, &[ACCEPTED]),
+        ("smfi_version", &[], 0, &["libmilter 1.0.1\n"]),
+    ];
+    let functions = functions();
+    let names: Vec<_> = functions.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, PAGES.iter().map(|page| page.0).collect::<Vec<_>>());
+    for ((name, page), (_, options, status, wanted)) in functions.iter().zip(PAGES) {
+        let example = example(page);
+        assert!(example.contains(&format!("{name}(")), "{name} is not in its example");
+        let said = play(name, &example, options, *status);
+        for wanted in *wanted {
+            assert!(said.contains(wanted), "{name}: {wanted:?} is not in\n{said}");
+        }
+    }
+}
+
+/// Every page becomes HTML, and what it links to here exists.
+#[test]
+fn the_manual_as_html() {
+    let dir = temp_dir();
+    let target = format!("TARGET={}", dir.path().display());
+    stdout(make(&["-s", "manual"]).arg(&target));
+    let link = Regex::new(r##"href="([^"#:]+)""##).unwrap();
+    let api = dir.path().join("api");
+    assert_eq!(fs::read_dir(&api).unwrap().count(), pages().len() + 1);
+    let mut links = 0;
+    for page in fs::read_dir(&api).unwrap().map(|entry| entry.unwrap().path()) {
+        let text = fs::read_to_string(&page).unwrap();
+        assert!(text.contains("</html>"), "{}", page.display());
+        for target in link.captures_iter(&text) {
+            assert!(api.join(&target[1]).exists(), "{}: {}", page.display(), &target[1]);
+            links += 1;
+        }
+    }
+    assert!(links > 100, "{links}");
+}
