@@ -17,6 +17,7 @@ use super::poller::EpollPoller;
 use super::pool::{Effort, Job, Pool, THREAD_IDLE_TIMEOUT, Turn, Waited};
 use super::settings::{Settings, Threads};
 use super::sync::ThreadGroup;
+use super::watch::Watched;
 use crate::log::{self, LineKind};
 use crate::session::{Buffers, Cause, Filter, Link, Patience, Pause, Session, Shutdown, remember};
 use crate::sys::epoll::Trigger;
@@ -54,7 +55,7 @@ pub struct Engine<F: Filter> {
 
 /// What all threads use.
 struct Shared<F: Filter> {
-    filter: F,
+    filter: Watched<F>,
     settings: Settings,
     shutdown: Arc<Shutdown>,
     /// `None` once the server stops.
@@ -211,7 +212,7 @@ impl<F: Filter> Engine<F> {
         let shutdown = Arc::new(Shutdown::new()?);
         let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let shared = Arc::new(Shared {
-            filter,
+            filter: Watched::new(filter, settings.watch),
             settings,
             shutdown,
             listener: Mutex::new(Some(Arc::new(listener))),
@@ -244,6 +245,11 @@ impl<F: Filter> Engine<F> {
     pub fn restock(&self) -> io::Result<()> {
         self.workers.restock()?;
         self.acceptors.restock()
+    }
+
+    /// Looks after callbacks that take long; when to look again, if they are watched.
+    pub fn look_at_callbacks(&self) -> Option<Instant> {
+        self.shared.filter.look()
     }
 
     /// How many sessions have not ended.
@@ -414,6 +420,7 @@ impl<F: Filter> Shared<F> {
         buffers: &mut Buffers,
     ) -> Pause {
         let (session, filter) = (&mut connection.session, &self.filter);
+        let _serving = filter.serve(session);
         if self.settings.threads == Threads::PerSession {
             return session.run_to_end(filter, buffers);
         }

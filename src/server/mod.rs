@@ -18,6 +18,7 @@ pub mod settings;
 pub mod signals;
 mod supervisor;
 mod sync;
+mod watch;
 
 use crate::session::Filter;
 use crate::sys::{memory, thread};

@@ -4,6 +4,7 @@
 use super::listener::Access;
 use super::manager;
 use super::settings::{Hangup, Settings, Threads};
+use super::watch::Terms;
 use crate::log;
 use crate::sys::{access, environment};
 use std::ffi::{CStr, OsString};
@@ -47,6 +48,11 @@ impl Settings {
             self.hangup = hangup;
         }
         self.manager = variables.manager();
+        let slow = variables.read("LIBMILTER_SLOW_CALLBACK", "a number of seconds from 1 to 86400", |text| {
+            number(text).filter(|seconds| (1..=LONGEST).contains(seconds)).map(Duration::from_secs)
+        });
+        let keeps_alive = variables.read("LIBMILTER_KEEPALIVE", "yes or no", yes_or_no).unwrap_or(false);
+        self.watch = (slow.is_some() || keeps_alive).then_some(Terms { slow, keeps_alive });
         self.stack =
             variables.read("LIBMILTER_STACK", "a size from 128K to 1G, in bytes, K, M or G", |text| {
                 size(text).filter(|size| (LEAST_STACK..=LARGEST_STACK).contains(size)).and_then(NonZero::new)
@@ -214,6 +220,22 @@ mod tests {
         let (settings, lines) = with("LIBMILTER_SIGHUP", b"reload");
         assert_eq!(settings.hangup, Hangup::Stop);
         assert_eq!(lines, ["3 name: LIBMILTER_SIGHUP: \"reload\" is not stop or ignore, the default holds"]);
+    }
+
+    #[test]
+    fn callbacks_are_watched_if_that_is_set() {
+        let (slow, second) = (|slow| Terms { slow, keeps_alive: false }, Duration::from_secs(1));
+        assert_eq!(with("LIBMILTER_SLOW_CALLBACK", b"1").0.watch, Some(slow(Some(second))));
+        assert_eq!(
+            with("LIBMILTER_KEEPALIVE", b"yes").0.watch,
+            Some(Terms { keeps_alive: true, ..slow(None) })
+        );
+        assert_eq!(with("LIBMILTER_KEEPALIVE", b"no").0.watch, None);
+        let (settings, lines) = with("LIBMILTER_SLOW_CALLBACK", b"0");
+        assert_eq!(settings.watch, None);
+        let allowed = "a number of seconds from 1 to 86400";
+        let line = format!("3 name: LIBMILTER_SLOW_CALLBACK: \"0\" is not {allowed}, the default holds");
+        assert_eq!(lines, [line]);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What can be set before a server starts, with its defaults: by the filter, or by the environment (`ops`).
 
-use super::manager;
+use super::{manager, watch};
 use crate::protocol::frame::DEFAULT_MAX_PAYLOAD;
 use crate::session::Timeouts;
 use std::num::NonZero;
@@ -78,6 +78,8 @@ pub struct Settings {
     pub stack: Option<NonZero<usize>>,
     /// The service manager, if it wants to know how it goes.
     pub manager: Option<manager::Address>,
+    /// What callbacks are watched for.
+    pub watch: Option<watch::Terms>,
 }
 
 impl Default for Settings {
@@ -90,6 +92,7 @@ impl Default for Settings {
             hangup: Hangup::Stop,
             stack: None,
             manager: None,
+            watch: None,
         }
     }
 }

@@ -91,7 +91,8 @@ impl<'a, F: Filter> Supervisor<'a, F> {
             self.threads_wanted = self.threads_wanted && self.engine.restock().is_err();
             let retry = self.threads_wanted.then(|| Instant::now() + RETRY_DELAY);
             let news = self.manager.tell(|| self.engine.live_sessions());
-            let until = [retry, news].into_iter().flatten().fold(deadline, Instant::min);
+            let look = self.engine.look_at_callbacks();
+            let until = [retry, news, look].into_iter().flatten().fold(deadline, Instant::min);
             match self.events.recv_deadline(until) {
                 Ok(Event::NoThread) => self.threads_wanted = true,
                 Ok(event) => return Some(event),

@@ -14,7 +14,7 @@ use std::ffi::c_void;
 use std::io;
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// How many bytes of modifications are gathered before they are sent without waiting for more.
@@ -31,6 +31,8 @@ pub const BODY_PIECE: usize = 65_535;
 #[derive(Debug)]
 pub struct Context {
     private: AtomicPtr<c_void>,
+    /// See [`Self::number`]; 0 as long as nobody has asked.
+    number: AtomicU64,
     /// The session is over.
     ended: AtomicBool,
     /// Sixteen bytes more, and each of many silent sessions would cost another size of allocation.
@@ -96,6 +98,7 @@ impl Context {
     pub fn new(link: Arc<Link>, max_payload: usize, macros: MacroStore) -> Self {
         Self {
             private: AtomicPtr::new(std::ptr::null_mut()),
+            number: AtomicU64::new(0),
             ended: AtomicBool::new(false),
             // No frame tells a larger length.
             max_payload: u32::try_from(max_payload).unwrap_or(u32::MAX),
@@ -124,6 +127,29 @@ impl Context {
     /// stage is defined anew or forgotten.
     pub fn macro_value(&self, name: &[u8]) -> Option<NonNull<u8>> {
         self.state.lock().macros.get(name)
+    }
+
+    /// The number by which log lines name the session: from 1 on, in the order in which they have to.
+    pub fn number(&self) -> u64 {
+        static LAST: AtomicU64 = AtomicU64::new(0);
+        let number = self.number.load(Ordering::Relaxed);
+        if number != 0 {
+            return number;
+        }
+        let new = LAST.fetch_add(1, Ordering::Relaxed) + 1;
+        match self.number.compare_exchange(0, new, Ordering::Relaxed, Ordering::Relaxed) {
+            Ok(_) => new,
+            Err(other) => other,
+        }
+    }
+
+    /// Replaces `id` by the queue id of the message, that is, the macro `i`; by nothing if there is none. Not to be called
+    /// while a callback runs, which might write to the macro.
+    pub fn copy_queue_id(&self, id: &mut Vec<u8>) {
+        id.clear();
+        if let Some(value) = self.state.lock().macros.value(b"i") {
+            id.extend_from_slice(value.strip_suffix(b"\0").unwrap_or(value));
+        }
     }
 
     /// Stores a reply for the next verdict that it fits; an older one is forgotten.
@@ -178,7 +204,38 @@ impl Context {
     }
 }
 
+/// The watch's side of the context.
+impl Context {
+    /// Tells the MTA that the filter is still working, if it waits for the answer to the end of a message. It never waits:
+    /// not for a thread that is sending, and not for an MTA that does not read. To be called while a callback runs, which
+    /// cannot end meanwhile.
+    pub fn keep_alive(&self) {
+        if let Some(mut output) = self.output.try_lock() {
+            output.keep_alive(self.max_payload);
+        }
+    }
+}
+
 impl Output {
+    /// Sends what has gathered, or else a sign of life, as far as there is room for it. What there is no room for
+    /// stays in front of all that will be sent.
+    fn keep_alive(&mut self, max_payload: usize) {
+        let (Changes::Gathered(_), Ok(link)) = (self.changes, &self.link) else { return };
+        let link = Arc::clone(link);
+        if self.bytes.is_empty() {
+            let encode = |bytes: &mut Vec<u8>| Modification::Progress.encode(bytes, max_payload);
+            if !matches!(self.put(OVERHEAD, encode), Ok(Ok(()))) {
+                return;
+            }
+        }
+        match link.try_send(&self.bytes) {
+            Ok(count) => drop(self.bytes.drain(..count)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            // The next who sends learns of it.
+            Err(_) => {}
+        }
+    }
+
     /// Lets `encode` append so many bytes. If there is no memory for them, what has gathered is sent first.
     ///
     /// # Errors

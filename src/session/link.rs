@@ -4,7 +4,7 @@
 use super::inbox::Inbox;
 use super::scheduling::PARK_AFTER;
 use super::shutdown::Shutdown;
-use crate::sys::socket::Socket;
+use crate::sys::socket::{Peer, Socket};
 use crate::sys::{self, Interest, Woken};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -134,6 +134,19 @@ impl Link {
             Ok(count) if count == bytes.len() => Ok(()),
             result => self.send_rest(bytes, result),
         }
+    }
+
+    /// Sends what there is room for: how many of `bytes`.
+    ///
+    /// # Errors
+    /// `WouldBlock` when there is no room; otherwise the connection is broken.
+    pub(super) fn try_send(&self, bytes: &[u8]) -> io::Result<usize> {
+        self.socket.try_send(bytes)
+    }
+
+    /// Who is at the other end.
+    pub fn peer(&self) -> Peer {
+        self.socket.peer()
     }
 
     /// [`Self::send`] when the MTA is slower than the filter: what the first try has not sent.

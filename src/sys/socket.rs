@@ -4,7 +4,7 @@ use super::fork::{Moment, Process};
 use super::{check, opened, set_option};
 use std::io;
 use std::mem::{ManuallyDrop, MaybeUninit, offset_of, zeroed};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -75,6 +75,23 @@ impl Socket {
         })
     }
 
+    /// Who is at the other end.
+    pub fn peer(&self) -> Peer {
+        let fd = self.fd.as_raw_fd();
+        // SAFETY: all-zero is a valid sockaddr_storage.
+        let mut name: libc::sockaddr_storage = unsafe { zeroed() };
+        let mut size = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
+        // SAFETY: the kernel writes at most `size` bytes into a live variable of that size.
+        let result = unsafe { libc::getpeername(fd, std::ptr::from_mut(&mut name).cast(), &raw mut size) };
+        if result == -1 {
+            return Peer::Unknown;
+        }
+        match libc::c_int::from(name.ss_family) {
+            libc::AF_UNIX => peer_process(fd).map_or(Peer::Unknown, Peer::Process),
+            _ => inet_address(&name).map_or(Peer::Unknown, Peer::Inet),
+        }
+    }
+
     fn recv(&self, buffer: &mut [u8], flags: libc::c_int) -> io::Result<usize> {
         // SAFETY: the kernel writes at most `buffer.len()` bytes into a live, exclusively borrowed slice.
         check_call(unsafe {
@@ -110,6 +127,63 @@ impl Drop for Socket {
             // SAFETY: shutdown takes numbers only. It fails when the peer is gone, and then nobody waits for it.
             unsafe { libc::shutdown(self.fd.as_raw_fd(), libc::SHUT_RDWR) };
         }
+    }
+}
+
+/// The other end of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Peer {
+    /// An IPv4 or IPv6 address with port.
+    Inet(SocketAddr),
+    /// The process that has connected to a unix socket.
+    Process(libc::pid_t),
+    /// The connection is broken, or of another kind.
+    Unknown,
+}
+
+impl std::fmt::Display for Peer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Inet(address) => address.fmt(f),
+            Self::Process(number) => write!(f, "process {number}"),
+            Self::Unknown => f.write_str("unknown"),
+        }
+    }
+}
+
+/// The process at the other end of a unix socket, if it is one of this system's.
+fn peer_process(fd: RawFd) -> Option<libc::pid_t> {
+    let mut peer = libc::ucred { pid: 0, uid: 0, gid: 0 };
+    let mut size = size_of::<libc::ucred>() as libc::socklen_t;
+    // SAFETY: the kernel writes at most `size` bytes into a live variable of that size.
+    let result = check(unsafe {
+        libc::getsockopt(
+            fd,
+            libc::SOL_SOCKET,
+            libc::SO_PEERCRED,
+            std::ptr::from_mut(&mut peer).cast(),
+            &raw mut size,
+        )
+    });
+    (result.is_ok() && peer.pid > 0).then_some(peer.pid)
+}
+
+/// The IPv4 or IPv6 address in a socket's name.
+fn inet_address(name: &libc::sockaddr_storage) -> Option<SocketAddr> {
+    match libc::c_int::from(name.ss_family) {
+        libc::AF_INET => {
+            // SAFETY: a name of this family is a sockaddr_in, and the storage is large enough and aligned for all.
+            let name = unsafe { &*std::ptr::from_ref(name).cast::<libc::sockaddr_in>() };
+            let address = Ipv4Addr::from_bits(u32::from_be(name.sin_addr.s_addr));
+            Some(SocketAddr::from((address, u16::from_be(name.sin_port))))
+        }
+        libc::AF_INET6 => {
+            // SAFETY: as above.
+            let name = unsafe { &*std::ptr::from_ref(name).cast::<libc::sockaddr_in6>() };
+            let address = Ipv6Addr::from(name.sin6_addr.s6_addr);
+            Some(SocketAddr::from((address, u16::from_be(name.sin6_port))))
+        }
+        _ => None,
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod abi;
 mod abi_types;
+mod administration;
 mod answers;
 mod boundary;
 mod c_tests;

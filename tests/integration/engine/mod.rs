@@ -13,6 +13,7 @@ mod shortage;
 mod sockets;
 mod stop;
 mod timeouts;
+mod watch;
 
 use crate::support::{Daemon, Library, PATIENCE, compile_c_with, temp_dir};
 use milter::protocol::Kind;
