@@ -9,6 +9,7 @@
 //! A session whose callback has once held up a batch is slow: it gets a thread of its own until it falls silent.
 
 use super::event::Event;
+use super::limits::{Place as SessionPlace, Places};
 use super::listener::Listener;
 use super::live::Live;
 use super::load::{Counted, LoadGauge};
@@ -64,6 +65,8 @@ struct Shared<F: Filter> {
     load: LoadGauge,
     /// Sessions that have not ended.
     live: Live,
+    /// Where sessions have to have a place, if their number is limited.
+    places: Option<Places>,
     events: Sender<Event>,
 }
 
@@ -118,6 +121,9 @@ impl<F: Filter> Job for Acceptor<F> {
         // An acceptor that waits, or is about to, closes the socket for good when it lets go of it.
         if let Some(listener) = self.0.listener.lock().take() {
             listener.refuse();
+        }
+        if let Some(places) = &self.0.places {
+            places.wake();
         }
     }
 
@@ -175,6 +181,8 @@ impl<F: Filter> Job for Worker<F> {
     fn work(&self, (mut connection, cause): Self::Work, turn: &Turn<'_>, buffers: &mut Buffers) {
         let manner = match turn.effort {
             Effort::Short => Manner::Batch(turn),
+            // Sessions for which there is no thread must not wait until this one falls silent.
+            Effort::Long if self.0.is_at_limit(turn) => Manner::Batch(turn),
             Effort::Long => {
                 self.0.parking.disarm(&mut connection);
                 Manner::Blocking
@@ -211,14 +219,18 @@ impl<F: Filter> Engine<F> {
         let poller = EpollPoller::new()?;
         let shutdown = Arc::new(Shutdown::new()?);
         let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        // Two threads wait for connections and for sessions that go on.
+        let most_serving = settings.max_threads.map_or(usize::MAX, |most| most.get().saturating_sub(2));
+        let places = settings.max_sessions.map(Places::new);
         let shared = Arc::new(Shared {
             filter: Watched::new(filter, settings.watch),
             settings,
             shutdown,
             listener: Mutex::new(Some(Arc::new(listener))),
             parking: Parking::new(poller),
-            load: LoadGauge::new(BLOCKING_PER_PROCESSOR * processors),
+            load: LoadGauge::new((BLOCKING_PER_PROCESSOR * processors).min(most_serving)),
             live: Live::default(),
+            places,
             events,
         });
         let threads = Arc::new(ThreadGroup::default());
@@ -309,7 +321,30 @@ impl<F: Filter> Shared<F> {
         });
     }
 
+    /// Whether the thread is alone because no more threads are allowed.
+    fn is_at_limit(&self, turn: &Turn<'_>) -> bool {
+        turn.is_alone && self.settings.max_threads.is_some()
+    }
+
+    /// Takes the place of a new session; waits for it if there are as many as are allowed.
+    fn wait_for_place<'a>(&self, places: &'a Places, time: Duration) -> Option<SessionPlace<'a>> {
+        places.try_take().or_else(|| {
+            self.complain(
+                "sessions",
+                format_args!("as many sessions as LIBMILTER_MAX_SESSIONS allows, others wait"),
+            );
+            places.take(time, || self.shutdown.has_begun())
+        })
+    }
+
     fn accept(&self, time: Duration, found: &mut VecDeque<Socket>) -> Waited {
+        let mut place = None;
+        if let Some(places) = &self.places {
+            place = self.wait_for_place(places, time);
+            if place.is_none() {
+                return if self.shutdown.has_begun() { Waited::Over } else { Waited::Nothing };
+            }
+        }
         let Some(listener) = self.listener.lock().clone() else { return Waited::Over };
         // accept(2) itself waits for no longer than a thread that is not needed.
         if time > THREAD_IDLE_TIMEOUT && !listener.is_wanted(time, self.shutdown.alarm(false)) {
@@ -317,6 +352,9 @@ impl<F: Filter> Shared<F> {
         }
         match listener.accept() {
             Ok(Some(socket)) => {
+                if let Some(place) = place {
+                    place.keep();
+                }
                 if !self.live.admit(|| self.shutdown.has_begun()) {
                     drop(socket);
                     self.session_ended();
@@ -349,7 +387,8 @@ impl<F: Filter> Shared<F> {
 
     /// Serves a new connection. A thread that is alone must be free for the next one: it refuses this one.
     fn begin(&self, socket: Socket, turn: &Turn<'_>, buffers: &mut Buffers) {
-        let missing = [(turn.is_alone, "thread"), (memory::is_short(), "memory")];
+        let waits = self.is_at_limit(turn);
+        let missing = [(turn.is_alone && !waits, "thread"), (memory::is_short(), "memory")];
         if let Some((_, missing)) = missing.into_iter().find(|(is_missing, _)| *is_missing) {
             drop(socket);
             self.complain(missing, format_args!("no {missing} for another connection, refused"));
@@ -364,8 +403,8 @@ impl<F: Filter> Shared<F> {
             is_slow: false,
         });
         let (connection, cause) = match turn.effort {
-            Effort::Long => (connection, Cause::Ready),
-            Effort::Short => match self.park(connection, Trigger::Edge) {
+            Effort::Long if !waits => (connection, Cause::Ready),
+            _ => match self.park(connection, Trigger::Edge) {
                 Ok(()) => return,
                 Err(back) => back,
             },
@@ -461,6 +500,9 @@ impl<F: Filter> Shared<F> {
     }
 
     fn session_ended(&self) {
+        if let Some(places) = &self.places {
+            places.give_back();
+        }
         if self.live.leave() && self.shutdown.has_begun() {
             // If nobody receives it, nobody waits for it.
             let _ = self.events.send(Event::Drained);

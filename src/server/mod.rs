@@ -4,6 +4,7 @@
 pub mod endpoint;
 mod engine;
 mod event;
+mod limits;
 pub mod listener;
 mod live;
 mod load;
@@ -45,6 +46,7 @@ pub fn serve<F: Filter>(filter: F, mut listener: Listener, settings: &Settings) 
     // Before anything else takes a descriptor: it might get the listener's number.
     listener.prepare().map_err(Failure::Start)?;
     thread::set_stack_size(settings.stack);
+    thread::set_most(settings.max_threads);
     memory::heed_limit();
     let (events, inbox) = unbounded();
     let signals = signals::watch(events.clone(), settings.hangup).map_err(Failure::Start)?;

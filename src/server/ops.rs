@@ -19,6 +19,12 @@ const LONGEST: u64 = 86_400;
 const LEAST_STACK: usize = 128 << 10;
 const LARGEST_STACK: usize = 1 << 30;
 
+/// The largest numbers of sessions and threads that can be set.
+const MOST_COUNTED: usize = 1_000_000;
+
+/// Two threads wait for connections and for sessions that go on, and one is to serve while they do.
+const LEAST_THREADS: usize = 3;
+
 impl Settings {
     /// These settings with what the environment changes; complaints are in the name of the filter.
     pub fn with_environment(self, name: &CStr) -> Self {
@@ -48,6 +54,13 @@ impl Settings {
             self.hangup = hangup;
         }
         self.manager = variables.manager();
+        let count = |variable, least: usize, allowed| {
+            let in_range = |&count: &usize| (least..=MOST_COUNTED).contains(&count);
+            let read = |text: &str| number(text)?.try_into().ok().filter(in_range).and_then(NonZero::new);
+            variables.read(variable, allowed, read)
+        };
+        self.max_sessions = count("LIBMILTER_MAX_SESSIONS", 1, "a number from 1 to 1000000");
+        self.max_threads = count("LIBMILTER_MAX_THREADS", LEAST_THREADS, "a number from 3 to 1000000");
         let slow = variables.read("LIBMILTER_SLOW_CALLBACK", "a number of seconds from 1 to 86400", |text| {
             number(text).filter(|seconds| (1..=LONGEST).contains(seconds)).map(Duration::from_secs)
         });
@@ -236,6 +249,23 @@ mod tests {
         let allowed = "a number of seconds from 1 to 86400";
         let line = format!("3 name: LIBMILTER_SLOW_CALLBACK: \"0\" is not {allowed}, the default holds");
         assert_eq!(lines, [line]);
+    }
+
+    #[test]
+    fn sessions_and_threads_are_limited_if_that_is_set() {
+        let limits = |variable, value: &str| {
+            let (settings, lines) = with(variable, value.as_bytes());
+            (settings.max_sessions.map(NonZero::get), settings.max_threads.map(NonZero::get), lines.len())
+        };
+        assert_eq!(limits("LIBMILTER_MAX_SESSIONS", "1"), (Some(1), None, 0));
+        assert_eq!(limits("LIBMILTER_MAX_THREADS", "1000000"), (None, Some(1_000_000), 0));
+        for (variable, bad) in [
+            ("LIBMILTER_MAX_SESSIONS", "0"),
+            ("LIBMILTER_MAX_THREADS", "2"),
+            ("LIBMILTER_MAX_THREADS", "1000001"),
+        ] {
+            assert_eq!(limits(variable, bad), (None, None, 1), "{variable}={bad}");
+        }
     }
 
     #[test]

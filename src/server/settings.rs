@@ -78,6 +78,10 @@ pub struct Settings {
     pub stack: Option<NonZero<usize>>,
     /// The service manager, if it wants to know how it goes.
     pub manager: Option<manager::Address>,
+    /// How many sessions may be open at the same time; others wait.
+    pub max_sessions: Option<NonZero<usize>>,
+    /// How many threads there may be for sessions.
+    pub max_threads: Option<NonZero<usize>>,
     /// What callbacks are watched for.
     pub watch: Option<watch::Terms>,
 }
@@ -92,6 +96,8 @@ impl Default for Settings {
             hangup: Hangup::Stop,
             stack: None,
             manager: None,
+            max_sessions: None,
+            max_threads: None,
             watch: None,
         }
     }

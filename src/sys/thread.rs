@@ -27,10 +27,17 @@ static ALIVE: AtomicUsize = AtomicUsize::new(0);
 static MOST: AtomicUsize = AtomicUsize::new(FEW);
 /// The size of the stack of threads, in bytes; 0 for that which the process's limits give.
 static STACK: AtomicUsize = AtomicUsize::new(0);
+/// How many threads there may be.
+static LIMIT: AtomicUsize = AtomicUsize::new(usize::MAX);
 
 /// Sets the size of the stack that threads have from now on; `None` for that which the process's limits give.
 pub fn set_stack_size(bytes: Option<NonZero<usize>>) {
     STACK.store(bytes.map_or(0, NonZero::get), Ordering::Relaxed);
+}
+
+/// Sets how many threads there may be from now on, besides one that waits for signals.
+pub fn set_most(threads: Option<NonZero<usize>>) {
+    LIMIT.store(threads.map_or(usize::MAX, |most| most.get().saturating_add(1)), Ordering::Relaxed);
 }
 
 /// Threads that are started one by one and waited for together. Each, as its last act, joins the one that has left
@@ -134,8 +141,9 @@ fn with_attributes(create: impl FnOnce(*const libc::pthread_attr_t) -> libc::c_i
         unsafe { libc::pthread_attr_setstacksize(attributes.as_mut_ptr(), size) };
     }
     let alive = ALIVE.fetch_add(1, Ordering::Relaxed) + 1;
+    let is_allowed = alive <= LIMIT.load(Ordering::Relaxed);
     let is_room = alive <= MOST.load(Ordering::Relaxed) || Pages::new(size + LEFT).is_ok();
-    let result = if is_room { create(attributes.as_ptr()) } else { libc::EAGAIN };
+    let result = if is_allowed && is_room { create(attributes.as_ptr()) } else { libc::EAGAIN };
     if result == 0 {
         MOST.fetch_max(alive, Ordering::Relaxed);
     } else {

@@ -189,6 +189,31 @@ fn opendkim_is_set_up_by_variables() {
     assert!(opendkim.wait().success());
 }
 
+/// More clients than sessions and threads are allowed: all of them are served.
+#[test]
+fn opendkim_serves_all_within_limits() {
+    let dir = temp_dir();
+    let socket = dir.path().join("s");
+    let mut command = configure(dir.path());
+    command.arg(format!("local:{}", socket.display()));
+    command.env("LIBMILTER_MAX_SESSIONS", "2").env("LIBMILTER_MAX_THREADS", "3");
+    let opendkim = Daemon::start(&mut command);
+    crate::support::wait_until("the socket", || socket.exists());
+    let threads = || {
+        let tasks = fs::read_dir(format!("/proc/{}/task", opendkim.pid())).unwrap();
+        tasks.count()
+    };
+    let before = threads();
+    std::thread::scope(|scope| {
+        let clients = [(); 12].map(|()| scope.spawn(|| sign_by_milter_send(&socket)));
+        while !clients.iter().all(|client| client.is_finished()) {
+            // OpenDKIM may have threads of its own, for DNS.
+            assert!(threads() <= before.max(2) + 3, "{} threads", threads());
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+    });
+}
+
 /// systemd opens the socket and starts OpenDKIM with the first connection, as `docs/systemd/opendkim.socket` says.
 #[test]
 fn opendkim_takes_over_a_socket_of_systemd() {

@@ -5,6 +5,7 @@ mod configuration;
 mod descriptors;
 mod errors;
 mod gathering;
+mod limits;
 mod load;
 mod memcheck;
 mod operations;
