@@ -211,7 +211,7 @@ impl Context {
     /// cannot end meanwhile.
     pub fn keep_alive(&self) {
         if let Some(mut output) = self.output.try_lock() {
-            output.keep_alive(self.max_payload);
+            output.keep_alive(self.max_payload());
         }
     }
 }
