@@ -83,7 +83,7 @@ fn the_mta_gets_signs_of_life_at_the_end_of_a_message() {
         frames
     });
     let late = ('h', b"X-Slow\0late\0".to_vec());
-    assert_eq!(answers[1], [late.clone()]);
+    assert_eq!(answers[1], std::slice::from_ref(&late));
     assert_eq!(answers[0].last(), Some(&late));
     assert!(answers[0].iter().all(|frame| *frame == late || frame.0 == 'p'), "{:?}", answers[0]);
 }
