@@ -207,12 +207,15 @@ impl MacroStore {
     }
 
     /// Where the value of a macro is, a string that ends with NUL: the latest stage that defines it decides. `x` and
-    /// `{x}` are the same name. A name that stands alone at the end of its definitions has no value.
+    /// `{x}` are the same name. A name that stands alone at the end of its definitions has no value, and neither has one for
+    /// which there is no memory to note that it was handed out: how many there are is the MTA's choice.
     pub fn get(&mut self, name: &[u8]) -> Option<NonNull<u8>> {
         let (stage, value) = self.find(name)?;
         let start = self.stages[stage].as_mut_ptr().wrapping_add(value.start);
         if self.handed_out_at(stage, value.start).is_none() {
-            self.handed_out.get_or_insert_default().push(HandedOut { stage, value });
+            let handed_out = self.handed_out.get_or_insert_default();
+            handed_out.try_reserve(1).ok()?;
+            handed_out.push(HandedOut { stage, value });
         }
         NonNull::new(start)
     }
@@ -269,6 +272,7 @@ fn bare(name: &[u8]) -> &[u8] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys::memory::shortage;
 
     fn define(store: &mut MacroStore, stage: MacroStage, data: &[u8]) {
         store.take_in(stage, data);
@@ -382,6 +386,21 @@ mod tests {
             Some("no"),
             "where others began there may be a longer one"
         );
+    }
+
+    #[test]
+    fn many_values_are_handed_out_as_far_as_there_is_memory_to_note_them() {
+        let mut store = MacroStore::default();
+        let names: Vec<String> = (0..6000).map(|number| format!("{{{number:x}}}")).collect();
+        let all: String = names.iter().map(|name| format!("{name}\0v\0")).collect();
+        define(&mut store, MacroStage::Connect, all.as_bytes());
+        shortage::plan(0, u32::MAX);
+        let given = shortage::during(true, || {
+            names.iter().take_while(|name| store.get(name.as_bytes()).is_some()).count()
+        });
+        assert!((100..names.len()).contains(&given), "{given}");
+        assert!(store.get(names[0].as_bytes()).is_some(), "one that is noted already");
+        assert!(store.get(names[given].as_bytes()).is_some(), "when there is memory again");
     }
 
     #[test]

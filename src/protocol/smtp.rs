@@ -1,6 +1,8 @@
 //! SMTP replies that a filter chooses itself (contract 2.3). A value of [`SmtpReply`] was checked when it was
 //! made; it can be sent as it is.
 
+use crate::sys::memory;
+
 /// The most bytes that the text of one line may have.
 pub const MAX_TEXT: usize = 980;
 
@@ -24,6 +26,8 @@ pub enum BadReply {
     Text,
     /// More than [`MAX_LINES`] lines.
     TooManyLines,
+    /// There is no memory for the lines.
+    NoMemory,
 }
 
 impl SmtpReply {
@@ -64,11 +68,12 @@ impl SmtpReply {
                 return Err(BadReply::TooManyLines);
             }
             check_text(line)?;
-            if count > 0 {
-                reply.extend_from_slice(b"\r\n");
-            }
-            last_line = reply.len();
-            for part in [code, b"-", enhanced, b" ", line] {
+            let end_of_line: &[u8] = if count > 0 { b"\r\n" } else { b"" };
+            last_line = reply.len() + end_of_line.len();
+            let parts = [end_of_line, code, b"-", enhanced, b" ", line];
+            let length = parts.iter().map(|part| part.len()).sum();
+            memory::fallibly(|| reply.try_reserve(length)).map_err(|_| BadReply::NoMemory)?;
+            for part in parts {
                 reply.extend_from_slice(part);
             }
         }
@@ -115,6 +120,7 @@ fn check_text(text: &[u8]) -> Result<(), BadReply> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys::memory::shortage;
 
     fn single(code: &str, enhanced: Option<&str>, text: Option<&str>) -> Result<String, BadReply> {
         SmtpReply::single(code.as_bytes(), enhanced.map(str::as_bytes), text.map(str::as_bytes))
@@ -148,6 +154,26 @@ mod tests {
         assert_eq!(single("550", None, Some(&"x".repeat(981))), Err(BadReply::Text));
         assert_eq!(single("550", None, Some("a\rb")), Err(BadReply::Text));
         assert_eq!(single("550", None, Some("a\nb")), Err(BadReply::Text));
+    }
+
+    #[test]
+    fn a_long_reply_without_memory_is_refused() {
+        let lines = || std::iter::repeat_n(&[b'x'; MAX_TEXT][..], MAX_LINES);
+        let refused_at = |served| {
+            shortage::plan(served, u32::MAX);
+            shortage::during(true, || SmtpReply::multi(b"550", Some(b"5.123.456"), lines()))
+        };
+        let expected = 3 + 1 + 9 + 1 + MAX_TEXT;
+        let complete = (0..20).find_map(|served| match refused_at(served) {
+            Ok(reply) => Some((served, reply.as_bytes().len())),
+            Err(error) => {
+                assert_eq!(error, BadReply::NoMemory);
+                None
+            }
+        });
+        let (served, length) = complete.unwrap();
+        assert!(served > 0, "it needs memory");
+        assert_eq!(length, MAX_LINES * (expected + 2) - 2);
     }
 
     #[test]

@@ -28,6 +28,9 @@ const GROUPS: usize = 256;
 /// The most groups of one piece: 32 KiB. Tables grow by pieces of this order.
 const LARGEST: usize = 8;
 
+/// The most bytes of one piece. The fuzz targets hold the rest of the library to less: their input is short.
+const LARGEST_PIECE: usize = if cfg!(fuzzing) { 4096 } else { UNIT * GROUP * LARGEST };
+
 /// How often to ask again for a small piece, and how long to wait in between.
 const TRIES: u32 = 500;
 const PAUSE: Duration = Duration::from_millis(10);
@@ -96,20 +99,77 @@ fn arenas_within(limit: u64) -> Option<i32> {
     (limit < LARGE).then(|| 1 + i32::try_from(limit / 4 / ARENA).unwrap_or(i32::MAX))
 }
 
+/// Whether malloc(3) is to have nothing, for the sake of a test.
+#[inline(always)]
+fn is_feigned() -> bool {
+    #[cfg(any(test, fuzzing))]
+    return shortage::strikes();
+    #[cfg(not(any(test, fuzzing)))]
+    false
+}
+
+/// Shortages that tests and fuzz targets feign, each for its own thread: malloc(3) and mmap(2) have nothing to give.
+#[cfg(any(test, fuzzing))]
+pub mod shortage {
+    use std::cell::Cell;
+
+    thread_local! {
+        static IS_ON: Cell<bool> = const { Cell::new(false) };
+        /// How many requests are served before it begins, and how many are refused then.
+        static PLAN: Cell<(u32, u32)> = const { Cell::new((0, 0)) };
+    }
+
+    /// Serves so many of the next requests that [`during`] sees, and refuses so many after them.
+    pub fn plan(served: u32, refused: u32) {
+        PLAN.set((served, refused));
+    }
+
+    /// Does something to which the [`plan`] applies, or with `false` something to which it does not.
+    pub fn during<T>(is_on: bool, body: impl FnOnce() -> T) -> T {
+        /// Also if it panics.
+        struct Back(bool);
+        impl Drop for Back {
+            fn drop(&mut self) {
+                IS_ON.set(self.0);
+            }
+        }
+        let _back = Back(IS_ON.replace(is_on));
+        body()
+    }
+
+    /// Whether this request is refused.
+    pub(in crate::sys) fn strikes() -> bool {
+        if !IS_ON.get() {
+            return false;
+        }
+        match PLAN.get() {
+            (0, 0) => false,
+            (0, refused) => {
+                PLAN.set((0, refused - 1));
+                true
+            }
+            (served, refused) => {
+                PLAN.set((served - 1, refused));
+                false
+            }
+        }
+    }
+}
+
 // SAFETY: every piece comes from the system's allocator or from the reserve, and goes back to where its address says
 // that it came from. Both give pieces of the asked size and alignment that nobody else has.
 unsafe impl GlobalAlloc for WithReserve {
     #[inline]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the caller's promise.
-        let memory = unsafe { System.alloc(layout) };
+        let memory = if is_feigned() { null_mut() } else { unsafe { System.alloc(layout) } };
         if memory.is_null() { in_need(layout) } else { memory }
     }
 
     #[inline]
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the caller's promise.
-        let memory = unsafe { System.alloc_zeroed(layout) };
+        let memory = if is_feigned() { null_mut() } else { unsafe { System.alloc_zeroed(layout) } };
         if !memory.is_null() {
             return memory;
         }
@@ -133,7 +193,7 @@ unsafe impl GlobalAlloc for WithReserve {
 
     #[inline]
     unsafe fn realloc(&self, memory: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        if !RESERVE.has(memory) {
+        if !RESERVE.has(memory) && !is_feigned() {
             // SAFETY: then it came from there; the caller's promise.
             let moved = unsafe { System.realloc(memory, layout, size) };
             if !moved.is_null() {
@@ -157,7 +217,7 @@ unsafe impl GlobalAlloc for WithReserve {
 #[cold]
 #[inline(never)]
 fn in_need(layout: Layout) -> *mut u8 {
-    if MAY_FAIL.get() || layout.size() > UNIT * GROUP * LARGEST || layout.align() > UNIT {
+    if MAY_FAIL.get() || layout.size() > LARGEST_PIECE || layout.align() > UNIT {
         return null_mut();
     }
     for _ in 0..TRIES {

@@ -33,6 +33,10 @@ impl Pages {
             Some(mapped) if length > 0 => mapped,
             _ => return Err(io::ErrorKind::OutOfMemory.into()),
         };
+        #[cfg(any(test, fuzzing))]
+        if super::memory::shortage::strikes() {
+            return Err(io::ErrorKind::OutOfMemory.into());
+        }
         // SAFETY: a new anonymous mapping at an address of the system's choice touches nothing that exists.
         let start = unsafe {
             libc::mmap(
