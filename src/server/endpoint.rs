@@ -43,7 +43,16 @@ impl std::fmt::Display for BadSpec {
             Self::Scheme(scheme) => {
                 write!(f, "unknown socket type \"{scheme}\", known are unix, local, inet, inet6, fd")
             }
-            Self::Port(port) => write!(f, "\"{port}\" is neither a port number nor a known service"),
+            Self::Port(port) => {
+                write!(f, "\"{port}\" is neither a port number nor a known service")?;
+                // As Postfix and most of the world write it.
+                match port.rsplit_once(':') {
+                    Some((host, port)) if !host.is_empty() && !host.contains(':') => {
+                        write!(f, "; the port comes first: {port}@{host}")
+                    }
+                    _ => Ok(()),
+                }
+            }
             Self::Host(host) => write!(f, "no address of this family for host \"{host}\""),
             Self::Descriptor(number) => write!(f, "\"{number}\" is not the number of a descriptor"),
         }

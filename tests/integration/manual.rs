@@ -249,3 +249,43 @@ fn the_manual_as_html() {
     }
     assert!(links > 100, "{links}");
 }
+
+/// What differs from the original is told in one place: contract 3 only names it.
+#[test]
+fn every_difference_of_the_contract_is_described() {
+    let read = |file: &str| fs::read_to_string(repository().join("docs").join(file)).unwrap();
+    let name = Regex::new("`([^`]+)`").unwrap();
+    let (contract, compatibility) = (read("contract/3-deviations.md"), read("compatibility.md"));
+    let rows: Vec<_> =
+        contract.lines().filter(|line| Regex::new(r"^\| \d+ \|").unwrap().is_match(line)).collect();
+    assert!(rows.len() >= 25);
+    let headings: BTreeSet<_> = compatibility
+        .lines()
+        .filter(|line| line.starts_with("#### "))
+        .flat_map(|line| name.captures_iter(line).map(|found| found[1].to_owned()))
+        .collect();
+    let named = rows.iter().flat_map(|row| name.captures_iter(row)).map(|found| found[1].to_owned());
+    let described_nowhere: Vec<_> = named.filter(|name| !headings.contains(name)).collect();
+    assert_eq!(described_nowhere, Vec::<String>::new());
+}
+
+/// A link in the documents leads to a file that is there.
+#[test]
+fn links_between_documents_lead_somewhere() {
+    let link = Regex::new(r"\]\(([^)#:]+)(?:#[^)]*)?\)").unwrap();
+    let directories = ["", "docs", "docs/contract"].map(|directory| repository().join(directory));
+    let files = directories.iter().flat_map(|directory| fs::read_dir(directory).unwrap());
+    let files = files.map(|entry| entry.unwrap().path());
+    let documents: Vec<_> = files.filter(|file| file.extension().is_some_and(|end| end == "md")).collect();
+    assert!(documents.len() >= 10);
+    let mut broken = Vec::new();
+    for document in documents {
+        let text = fs::read_to_string(&document).unwrap();
+        for target in link.captures_iter(&text) {
+            if !document.parent().unwrap().join(&target[1]).exists() {
+                broken.push(format!("{}: {}", document.display(), &target[1]));
+            }
+        }
+    }
+    assert_eq!(broken, Vec::<String>::new());
+}

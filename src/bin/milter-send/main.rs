@@ -17,6 +17,8 @@ mod expect;
 mod hints;
 mod input;
 mod load;
+// What clap prints as help: square brackets there are no links.
+#[allow(rustdoc::broken_intra_doc_links)]
 mod options;
 mod output;
 mod report;

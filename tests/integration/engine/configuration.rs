@@ -93,6 +93,10 @@ fn specifications_that_are_none() {
         ("inet:1@[localhost]", "no address of this family for host \"[localhost]\""),
         ("inet:1@[255.255.255.255]", "no address of this family for host \"[255.255.255.255]\""),
         (&long, "the path of the socket has 108 bytes, 107 are possible"),
+        (
+            "inet:localhost:8891",
+            "\"localhost:8891\" is neither a port number nor a known service; the port comes first: 8891@localhost",
+        ),
         ("inet:", "\"\" is neither a port number nor a known service"),
         ("fd:x", "\"x\" is not the number of a descriptor"),
         ("fd:-1", "\"-1\" is not the number of a descriptor"),
