@@ -7,7 +7,7 @@ use crate::log;
 use crate::server::endpoint::Endpoint;
 use crate::server::listener::{Access, Listener};
 use crate::server::settings::Settings;
-use crate::server::{self, signals};
+use crate::server::{self, ops, signals};
 use crate::sys::signal::ignore_sigpipe;
 use parking_lot::Mutex;
 use std::ffi::{CStr, c_char, c_int, c_uint};
@@ -65,6 +65,7 @@ impl Setup {
         if self.socket.is_some() {
             return Some(());
         }
+        ops::set_up_log(self.name());
         let shown = String::from_utf8_lossy(spec);
         let endpoint = match Endpoint::parse(spec) {
             Ok(endpoint) => endpoint,

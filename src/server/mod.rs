@@ -11,7 +11,7 @@ mod load;
 pub mod manager;
 #[cfg(feature = "model")]
 mod model;
-mod ops;
+pub mod ops;
 mod parking;
 mod poller;
 mod pool;

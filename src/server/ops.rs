@@ -5,7 +5,7 @@ use super::listener::Access;
 use super::manager;
 use super::settings::{Hangup, Settings, Threads};
 use super::watch::Terms;
-use crate::log;
+use crate::log::{self, Destination};
 use crate::sys::{access, environment};
 use std::ffi::{CStr, OsString};
 use std::num::NonZero;
@@ -72,6 +72,29 @@ impl Settings {
             });
         self
     }
+}
+
+/// Sets up the log as the environment says; complaints are in the name of the filter.
+pub fn set_up_log(name: &CStr) {
+    let (destination, level) = log_settings(&Variables { name, lookup: &environment::variable });
+    log::set_up(destination, level);
+}
+
+fn log_settings(variables: &Variables<'_>) -> (Destination, libc::c_int) {
+    let destination = variables.read("LIBMILTER_LOG", "syslog, stderr or json", |text| match text {
+        "syslog" => Some(Destination::Syslog),
+        "stderr" => Some(Destination::Stderr),
+        "json" => Some(Destination::Json),
+        _ => None,
+    });
+    let level = variables.read("LIBMILTER_LOG_LEVEL", "error, warning or info", |text| match text {
+        "error" => Some(libc::LOG_ERR),
+        "warning" => Some(libc::LOG_WARNING),
+        "info" => Some(libc::LOG_INFO),
+        _ => None,
+    });
+    let default = if level == Some(libc::LOG_INFO) { Destination::Syslog } else { Destination::Default };
+    (destination.unwrap_or(default), level.unwrap_or(libc::LOG_WARNING))
 }
 
 impl Access {
@@ -266,6 +289,24 @@ mod tests {
         ] {
             assert_eq!(limits(variable, bad), (None, None, 1), "{variable}={bad}");
         }
+    }
+
+    #[test]
+    fn the_log_has_a_place_and_a_level() {
+        let settings = |place: &str, level: &str| {
+            let lookup = |name: &str| match name {
+                "LIBMILTER_LOG" => Some(place.into()),
+                "LIBMILTER_LOG_LEVEL" => Some(level.into()),
+                _ => None,
+            };
+            let settings = log_settings(&Variables { name: c"name", lookup: &lookup });
+            (settings.0, settings.1, log::take_lines().len())
+        };
+        assert_eq!(settings("", ""), (Destination::Default, libc::LOG_WARNING, 0));
+        assert_eq!(settings("json", "error"), (Destination::Json, libc::LOG_ERR, 0));
+        assert_eq!(settings("stderr", "warning"), (Destination::Stderr, libc::LOG_WARNING, 0));
+        assert_eq!(settings("", "info"), (Destination::Syslog, libc::LOG_INFO, 0));
+        assert_eq!(settings("journal", "7"), (Destination::Default, libc::LOG_WARNING, 2));
     }
 
     #[test]

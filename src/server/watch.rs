@@ -165,8 +165,12 @@ impl Watch {
                 if lines.len() < MOST_LINES { lines.extend(work.describe(now)) } else { more += 1 }
             }
         }
-        for line in lines {
-            log::warning(name, format_args!("{line}"));
+        for (line, about) in lines {
+            if log::details_wanted() {
+                log::about_session(libc::LOG_WARNING, None, name, format_args!("{line}"), &about);
+            } else {
+                log::warning(name, format_args!("{line} ({about})"));
+            }
         }
         if more > 0 {
             log::warning(name, format_args!("{more} more callbacks are slow"));
@@ -189,17 +193,17 @@ impl Watch {
 }
 
 impl Work {
-    fn describe(&self, now: Instant) -> Option<String> {
+    fn describe(&self, now: Instant) -> Option<(String, log::About)> {
         let (Some((context, link)), Some(callback)) = (&self.session, &self.callback) else { return None };
-        let (name, number, peer) = (callback.kind.name(), context.number(), link.peer());
-        let seconds = now.saturating_duration_since(callback.since).as_secs();
-        let queue_id = match &*self.queue_id {
-            b"" => "no queue id".into(),
-            id => format!("queue id {}", String::from_utf8_lossy(id)),
+        let (name, time) = (callback.kind.name(), now.saturating_duration_since(callback.since));
+        let line = format!("the {name} callback has been running for {} s", time.as_secs());
+        let about = log::About {
+            session: context.number(),
+            peer: link.peer().to_string(),
+            queue_id: self.queue_id.clone(),
+            reason: None,
         };
-        Some(format!(
-            "the {name} callback has been running for {seconds} s (session {number}, peer {peer}, {queue_id})"
-        ))
+        Some((line, about))
     }
 }
 

@@ -4,6 +4,7 @@
 use super::inbox::Inbox;
 use super::scheduling::PARK_AFTER;
 use super::shutdown::Shutdown;
+use crate::log;
 use crate::sys::socket::{Peer, Socket};
 use crate::sys::{self, Interest, Woken};
 use std::io;
@@ -35,6 +36,8 @@ impl Timeouts {
 #[derive(Debug)]
 pub struct Link {
     socket: Socket,
+    /// Who is at the other end, if it may have to be told when the connection is broken.
+    peer: Option<Peer>,
     timeouts: Timeouts,
     shutdown: Arc<Shutdown>,
 }
@@ -64,7 +67,8 @@ pub enum Arrival {
 impl Link {
     /// Takes over a new connection.
     pub fn new(socket: Socket, timeouts: Timeouts, shutdown: Arc<Shutdown>) -> Self {
-        Self { socket, timeouts, shutdown }
+        let peer = log::details_wanted().then(|| socket.peer());
+        Self { socket, peer, timeouts, shutdown }
     }
 
     /// When a silence will have been too long that is noticed `now`. It may have lasted for [`PARK_AFTER`] already, but that
@@ -146,7 +150,7 @@ impl Link {
 
     /// Who is at the other end.
     pub fn peer(&self) -> Peer {
-        self.socket.peer()
+        self.peer.unwrap_or_else(|| self.socket.peer())
     }
 
     /// [`Self::send`] when the MTA is slower than the filter: what the first try has not sent.

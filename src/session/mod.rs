@@ -5,6 +5,7 @@
 pub mod context;
 mod ended;
 pub mod filter;
+mod foreign;
 mod inbox;
 pub mod link;
 mod scheduling;
@@ -27,6 +28,7 @@ use link::Arrival;
 pub use link::{Link, Timeouts};
 pub use scheduling::{Cause, PARK_AFTER, Patience, Pause};
 pub use shutdown::Shutdown;
+use std::ffi::CStr;
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -121,6 +123,23 @@ impl End {
     /// Whether there is nothing to complain about.
     fn is_orderly(&self) -> bool {
         matches!(self, Self::Quit | Self::Closed | Self::Shutdown | Self::Unused)
+    }
+
+    /// Why, in a word or two, for whoever sorts lines.
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::Quit => "quit",
+            Self::Closed => "closed",
+            Self::Shutdown => "stop",
+            Self::Unused => "unused",
+            _ => self.kind().0,
+        }
+    }
+
+    /// The protocol that the other end speaks, if the first frame is none and it is a known one.
+    fn foreign_protocol(&self) -> Option<&'static str> {
+        let Self::Frame(FrameError::TooLong { payload, .. }) = self else { return None };
+        foreign::protocol(u32::try_from(payload + 1).ok()?.to_be_bytes())
     }
 
     /// What the complaint is about: ends of the same kind differ only in numbers.
@@ -614,7 +633,7 @@ impl Session {
 
     /// Logs the end, if it is out of order, and sends what has gathered.
     fn settle<F: Filter>(&mut self, filter: &F, end: &End) {
-        if !end.is_orderly() || log::debug_wanted(1) {
+        if !end.is_orderly() || log::debug_wanted(1) || log::details_wanted() {
             // If it fails, nobody is there to read the line.
             let _ = panics::catch(|| self.log_end(filter, end));
         }
@@ -628,8 +647,49 @@ impl Session {
         if log::debug_wanted(1) {
             log::debug(filter.name(), format_args!("session ends at stage {:?}: {end:?}", self.stage));
         }
-        if !end.is_orderly() {
+        if log::details_wanted() {
+            self.log_end_with_details(filter.name(), end);
+        } else if !end.is_orderly() {
             log::error_at_most(COMPLAIN_EVERY, end.kind(), filter.name(), format_args!("{end}"));
+        }
+    }
+
+    #[cold]
+    fn log_end_with_details(&self, name: &CStr, end: &End) {
+        let is_cut_off = matches!(end, End::Shutdown) && self.stage.in_message();
+        let priority = match end {
+            _ if !end.is_orderly() => libc::LOG_ERR,
+            _ if is_cut_off => libc::LOG_WARNING,
+            _ => libc::LOG_INFO,
+        };
+        if !log::is_wanted(priority) {
+            return;
+        }
+        let mut queue_id = Vec::new();
+        self.ctx.copy_queue_id(&mut queue_id);
+        let about = log::About {
+            session: self.ctx.number(),
+            peer: self.link.peer().to_string(),
+            queue_id,
+            reason: Some(end.reason()),
+        };
+        // Whoever wants to know of each session gets a line for each.
+        let kind = if is_cut_off { LineKind("cut off", 0) } else { end.kind() };
+        let limit = (!log::is_wanted(libc::LOG_INFO)).then_some((COMPLAIN_EVERY, kind));
+        let log = |message: std::fmt::Arguments<'_>| {
+            log::about_session(priority, limit, name, message, &about);
+        };
+        let foreign = if self.stage == Stage::Init { end.foreign_protocol() } else { None };
+        match (end, foreign) {
+            (End::Quit, _) => log(format_args!("the MTA has ended the session")),
+            (End::Closed, _) => log(format_args!("the MTA has closed the connection, session ended")),
+            (End::Shutdown, _) if is_cut_off => {
+                log(format_args!("the filter stops: a message is cut off, session ended"));
+            }
+            (End::Shutdown, _) => log(format_args!("the filter stops, session ended")),
+            (End::Unused, _) => log(format_args!("a connection was not used")),
+            (_, Some(protocol)) => log(format_args!("{end}: the other end speaks {protocol}")),
+            _ => log(format_args!("{end}")),
         }
     }
 

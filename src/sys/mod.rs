@@ -2,6 +2,7 @@
 //! that interrupt a wait do not prolong it without end. Linux only; what another system would need to provide is what stands here.
 
 pub mod access;
+pub mod clock;
 pub mod datagram;
 pub mod environment;
 pub mod epoll;

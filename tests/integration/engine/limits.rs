@@ -94,7 +94,8 @@ fn no_more_threads_than_allowed_serve_all_sessions() {
             let mtas = scope.spawn(|| crowd(&filter, 20, 5));
             let mut most = 0;
             while !mtas.is_finished() {
-                most = most.max(filter.threads());
+                // A thread that ends no longer counts, but is there for a moment more.
+                most = most.max((0..20).map(|_| filter.threads()).min().unwrap());
             }
             mtas.join().unwrap();
             most

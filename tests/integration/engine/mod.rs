@@ -7,6 +7,7 @@ mod errors;
 mod gathering;
 mod limits;
 mod load;
+mod log;
 mod memcheck;
 mod operations;
 mod parking;
