@@ -266,6 +266,8 @@ static sfsistat obey(SMFICTX *ctx, struct session *session, char *order)
         say("released %d", session->number);
     } else if (strcmp(order, "release") == 0) {
         sem_post(&release);
+    } else if (strncmp(order, "sleep ", 6) == 0) {
+        usleep(atoi(order + 6) * 1000);
     } else if (strcmp(order, "hang") == 0) {
         for (;;)
             pause();
@@ -645,6 +647,12 @@ static bool step_around(const char *name, int number)
         say("pipe %s", action.sa_handler == SIG_IGN ? "ignored" : "default");
     } else if (strcmp(name, "strange-families") == 0) {
         families_are_strange = true;
+    } else if (strcmp(name, "processes") == 0) {
+        struct rlimit limit = { number, number };
+        say("processes %d", setrlimit(RLIMIT_NPROC, &limit));
+    } else if (strcmp(name, "megabytes") == 0) {
+        struct rlimit limit = { (rlim_t)number << 20, (rlim_t)number << 20 };
+        say("megabytes %d", setrlimit(RLIMIT_AS, &limit));
     } else {
         return false;
     }

@@ -7,13 +7,16 @@
 //! When many sessions talk at once, waiting for each of them in a thread of its own would cost a switch of threads for
 //! every command. Then all are parked after each command, and one worker serves those that have spoken, a batch at a time.
 //! A session whose callback has once held up a batch is slow: it gets a thread of its own until it falls silent.
+//!
+//! A connection for which the system has no thread is parked like a silent session. It waits its turn there for a worker, and
+//! acceptors that come free help the workers.
 
 use super::event::Event;
 use super::limits::{Place as SessionPlace, Places};
 use super::listener::Listener;
 use super::live::Live;
 use super::load::{Counted, LoadGauge};
-use super::parking::{Parkable, Parking, Place};
+use super::parking::{NotParked, Parkable, Parking, Place};
 use super::poller::EpollPoller;
 use super::pool::{Effort, Job, Pool, THREAD_IDLE_TIMEOUT, Turn, Waited};
 use super::settings::{Settings, Threads};
@@ -100,7 +103,10 @@ impl AsFd for Connection {
 }
 
 /// The threads that wait for connections.
-struct Acceptor<F: Filter>(Arc<Shared<F>>);
+struct Acceptor<F: Filter> {
+    shared: Arc<Shared<F>>,
+    workers: Arc<Pool<Worker<F>>>,
+}
 
 impl<F: Filter> Job for Acceptor<F> {
     /// A new connection, which counts as a session already.
@@ -110,33 +116,41 @@ impl<F: Filter> Job for Acceptor<F> {
     const MAX_WAITING: usize = usize::MAX;
 
     fn begin(&self) {
-        self.0.begin_thread();
+        self.shared.begin_thread();
     }
 
     fn wait(&self, time: Duration, found: &mut VecDeque<Socket>) -> Waited {
-        self.0.accept(time, found)
+        self.shared.accept(time, found)
     }
 
     fn wake(&self) {
         // An acceptor that waits, or is about to, closes the socket for good when it lets go of it.
-        if let Some(listener) = self.0.listener.lock().take() {
+        if let Some(listener) = self.shared.listener.lock().take() {
             listener.refuse();
         }
-        if let Some(places) = &self.0.places {
+        if let Some(places) = &self.shared.places {
             places.wake();
         }
     }
 
     fn effort(&self, _: &Socket) -> Effort {
-        if self.0.serves_in_batches() { Effort::Short } else { Effort::Long }
+        if self.shared.serves_in_batches() { Effort::Short } else { Effort::Long }
     }
 
     fn work(&self, socket: Socket, turn: &Turn<'_>, buffers: &mut Buffers) {
-        self.0.begin(socket, turn, buffers);
+        self.shared.begin(socket, turn, buffers);
     }
 
     fn thread_is_missing(&self) {
-        self.0.thread_is_missing();
+        self.shared.thread_is_missing();
+    }
+
+    fn is_needed_elsewhere(&self) -> bool {
+        self.workers.lacks_thread()
+    }
+
+    fn help_elsewhere(&self) {
+        self.workers.help();
     }
 }
 
@@ -181,8 +195,6 @@ impl<F: Filter> Job for Worker<F> {
     fn work(&self, (mut connection, cause): Self::Work, turn: &Turn<'_>, buffers: &mut Buffers) {
         let manner = match turn.effort {
             Effort::Short => Manner::Batch(turn),
-            // Sessions for which there is no thread must not wait until this one falls silent.
-            Effort::Long if self.0.is_at_limit(turn) => Manner::Batch(turn),
             Effort::Long => {
                 self.0.parking.disarm(&mut connection);
                 Manner::Blocking
@@ -234,12 +246,10 @@ impl<F: Filter> Engine<F> {
             events,
         });
         let threads = Arc::new(ThreadGroup::default());
-        let engine = Self {
-            acceptors: Pool::new(Acceptor(Arc::clone(&shared)), Arc::clone(&threads)),
-            workers: Pool::new(Worker(Arc::clone(&shared)), Arc::clone(&threads)),
-            shared,
-            threads,
-        };
+        let workers = Pool::new(Worker(Arc::clone(&shared)), Arc::clone(&threads));
+        let acceptor = Acceptor { shared: Arc::clone(&shared), workers: Arc::clone(&workers) };
+        let acceptors = Pool::new(acceptor, Arc::clone(&threads));
+        let engine = Self { acceptors, workers, shared, threads };
         match engine.restock() {
             Ok(()) => Ok(engine),
             Err(error) => {
@@ -321,11 +331,6 @@ impl<F: Filter> Shared<F> {
         });
     }
 
-    /// Whether the thread is alone because no more threads are allowed.
-    fn is_at_limit(&self, turn: &Turn<'_>) -> bool {
-        turn.is_alone && self.settings.max_threads.is_some()
-    }
-
     /// Takes the place of a new session; waits for it if there are as many as are allowed.
     fn wait_for_place<'a>(&self, places: &'a Places, time: Duration) -> Option<SessionPlace<'a>> {
         places.try_take().or_else(|| {
@@ -385,14 +390,11 @@ impl<F: Filter> Shared<F> {
         }
     }
 
-    /// Serves a new connection. A thread that is alone must be free for the next one: it refuses this one.
+    /// Serves a new connection. A thread that is alone must be free for the next one: this one waits its turn.
     fn begin(&self, socket: Socket, turn: &Turn<'_>, buffers: &mut Buffers) {
-        let waits = self.is_at_limit(turn);
-        let missing = [(turn.is_alone && !waits, "thread"), (memory::is_short(), "memory")];
-        if let Some((_, missing)) = missing.into_iter().find(|(is_missing, _)| *is_missing) {
+        if memory::is_short() {
             drop(socket);
-            self.complain(missing, format_args!("no {missing} for another connection, refused"));
-            return self.session_ended();
+            return self.refused("memory");
         }
         let limits = &self.settings.limits;
         let link = Link::new(socket, limits.timeouts(), Arc::clone(&self.shutdown));
@@ -403,8 +405,12 @@ impl<F: Filter> Shared<F> {
             is_slow: false,
         });
         let (connection, cause) = match turn.effort {
-            Effort::Long if !waits => (connection, Cause::Ready),
-            _ => match self.park(connection, Trigger::Edge) {
+            _ if turn.is_alone => match self.let_wait(connection) {
+                None => return,
+                Some(back) => back,
+            },
+            Effort::Long => (connection, Cause::Ready),
+            Effort::Short => match self.park(connection, Trigger::Edge) {
                 Ok(()) => return,
                 Err(back) => back,
             },
@@ -483,8 +489,7 @@ impl<F: Filter> Shared<F> {
         trigger: Trigger,
     ) -> Result<(), (Box<Connection>, Cause)> {
         let now = Instant::now();
-        self.load.count(&mut connection.counted, now);
-        let deadline = connection.session.link().silence_deadline(now);
+        let deadline = self.begin_silence(&mut connection, now);
         let is_earlier = self.parking.park(connection, trigger, now, deadline, |error| {
             self.complain("poller", format_args!("a silent session keeps its thread: {error}"));
             if is_broken(&error) {
@@ -492,11 +497,44 @@ impl<F: Filter> Shared<F> {
                 let _ = self.events.send(Event::PollerBroken(error));
             }
         })?;
+        self.parked(is_earlier);
+        Ok(())
+    }
+
+    /// Parks a new session for which there is no thread, or refuses it if it cannot even wait. It comes back if it has
+    /// to go on at once.
+    fn let_wait(&self, mut connection: Box<Connection>) -> Option<(Box<Connection>, Cause)> {
+        let deadline = self.begin_silence(&mut connection, Instant::now());
+        let trigger = if self.serves_in_batches() { Trigger::Edge } else { Trigger::Once };
+        match self.parking.try_park(connection, trigger, deadline) {
+            Ok(is_earlier) => self.parked(is_earlier),
+            Err((connection, NotParked::GoesOn(cause))) => return Some((connection, cause)),
+            Err((connection, NotParked::Refused(_))) => {
+                self.load.forget(connection.counted);
+                drop(connection);
+                self.refused("thread");
+            }
+        }
+        None
+    }
+
+    /// A session is about to be parked; when its silence will have lasted too long.
+    fn begin_silence(&self, connection: &mut Connection, now: Instant) -> Instant {
+        self.load.count(&mut connection.counted, now);
+        connection.session.link().silence_deadline(now)
+    }
+
+    fn parked(&self, is_earlier: bool) {
         if is_earlier {
             // If nobody receives it, the server is stopping.
             let _ = self.events.send(Event::EarlierDeadline);
         }
-        Ok(())
+    }
+
+    /// A connection was closed for lack of something.
+    fn refused(&self, missing: &'static str) {
+        self.complain(missing, format_args!("no {missing} for another connection, refused"));
+        self.session_ended();
     }
 
     fn session_ended(&self) {
@@ -510,6 +548,7 @@ impl<F: Filter> Shared<F> {
     }
 
     fn thread_is_missing(&self) {
+        self.load.saturate(Instant::now());
         // If nobody receives it, the server is stopping.
         let _ = self.events.send(Event::NoThread);
     }

@@ -65,6 +65,14 @@ impl LoadGauge {
         &ONE_TOO_MANY
     }
 
+    /// There is no thread for another session: those that there are should be shared.
+    pub fn saturate(&self, now: Instant) {
+        if !self.is_saturated.swap(true, Ordering::Relaxed) {
+            let recent = &mut *self.recent.lock();
+            *recent = Window { number: recent.number.wrapping_add(1), since: now, sessions: 0 };
+        }
+    }
+
     /// The thread does not wait any more.
     pub fn finish(&self) {
         self.served.fetch_sub(1, Ordering::Relaxed);
@@ -166,6 +174,20 @@ mod tests {
         }
         gauge.count(&mut Counted::default(), since + PARK_AFTER);
         assert!(!gauge.is_saturated());
+    }
+
+    #[test]
+    fn a_lack_of_threads_saturates_for_a_window() {
+        let gauge = LoadGauge::new(2);
+        let hurry = gauge.begin();
+        let now = gauge.recent.lock().since + 50 * PARK_AFTER;
+        gauge.saturate(now);
+        assert!(gauge.is_saturated() && hurry.load(Ordering::Relaxed));
+        gauge.count(&mut Counted::default(), now + PARK_AFTER / 2);
+        assert!(gauge.is_saturated());
+        gauge.saturate(now + PARK_AFTER / 2);
+        gauge.count(&mut Counted::default(), now + PARK_AFTER);
+        assert!(!gauge.is_saturated(), "the second time began no new window");
     }
 
     #[test]

@@ -88,7 +88,7 @@ struct Slot<T> {
 }
 
 /// Why a session is not parked.
-enum NotParked {
+pub enum NotParked {
     /// It goes on at once.
     GoesOn(Cause),
     /// The poller does not take it.
@@ -138,7 +138,11 @@ impl<T: Parkable, P: Poller<T>> Parking<T, P> {
         }
     }
 
-    fn try_park(
+    /// As [`Self::park`], but without waiting in the poller's place.
+    ///
+    /// # Errors
+    /// The session goes on, or the poller refuses it.
+    pub fn try_park(
         &self,
         mut session: Box<T>,
         trigger: Trigger,

@@ -5,8 +5,10 @@
 //! takes ([`Effort::Long`]) is begun only when another thread waits in this one's place. Short work is done at once, one
 //! piece after the other, with nobody else awake: that saves the switches of threads. In case one piece takes longer than
 //! expected, a spare thread looks every [`TICK`] whether somebody has waited since; if not, it takes over what is left.
+//!
+//! Where the system has no thread to give, a pool [borrows](Pool::help) those of another one that have nothing to do there.
 
-use super::sync::{AtomicUsize, Condvar, Mutex, MutexGuard, Ordering, ThreadGroup};
+use super::sync::{AtomicBool, AtomicUsize, Condvar, Mutex, MutexGuard, Ordering, ThreadGroup};
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
@@ -53,6 +55,14 @@ pub trait Job: Send + Sync + 'static {
 
     /// A thread was needed and could not be started: [`Pool::restock`] should be called soon.
     fn thread_is_missing(&self);
+
+    /// Whether another pool needs a thread more than this one, in which somebody waits.
+    fn is_needed_elsewhere(&self) -> bool {
+        false
+    }
+
+    /// [Helps](Pool::help) that pool.
+    fn help_elsewhere(&self) {}
 }
 
 /// What a wait has brought.
@@ -80,7 +90,7 @@ pub enum Effort {
 pub struct Turn<'a> {
     /// How long the work is expected to take.
     pub effort: Effort,
-    /// No other thread waits meanwhile, and none can be started.
+    /// No other thread waits meanwhile, or looks after this work, and none can be started.
     pub is_alone: bool,
     takeovers: &'a AtomicUsize,
     takeovers_before: usize,
@@ -102,6 +112,8 @@ pub struct Pool<J: Job> {
     spare: Condvar,
     /// How often the monitor has taken over.
     takeovers: AtomicUsize,
+    /// The system had no thread to give, and none of another pool has come since.
+    lacks_thread: AtomicBool,
 }
 
 struct State<W> {
@@ -159,6 +171,7 @@ impl<J: Job> Pool<J> {
             state: Mutex::new(state),
             spare: Condvar::new(),
             takeovers: AtomicUsize::new(0),
+            lacks_thread: AtomicBool::new(false),
         })
     }
 
@@ -172,6 +185,24 @@ impl<J: Job> Pool<J> {
             return Ok(());
         }
         self.add_waiter(&mut state)
+    }
+
+    /// Whether a thread of another pool should come to [`Self::help`].
+    pub fn lacks_thread(&self) -> bool {
+        self.lacks_thread.load(Ordering::Relaxed)
+    }
+
+    /// Lets the calling thread, which is another pool's, be one of this pool's for as long as it is of use; not at all
+    /// if somebody waits for work already.
+    pub fn help(self: &Arc<Self>) {
+        let mut state = self.state.lock();
+        self.lacks_thread.store(false, Ordering::Relaxed);
+        if state.is_over || state.waiting + state.coming > 0 {
+            return;
+        }
+        state.coming += 1;
+        drop(state);
+        self.run(Begin::Waiting);
     }
 
     /// Ends all threads that have nothing to do; the others end when their work is done.
@@ -195,23 +226,30 @@ impl<J: Job> Pool<J> {
     }
 
     /// Makes sure that a spare thread looks after short work.
-    fn ensure_monitor(self: &Arc<Self>, state: &mut MutexGuard<'_, State<J::Work>>) {
+    ///
+    /// # Errors
+    /// There is none.
+    fn ensure_monitor(self: &Arc<Self>, state: &mut MutexGuard<'_, State<J::Work>>) -> io::Result<()> {
         if state.monitor != Monitor::None {
-            return;
+            return Ok(());
         }
         state.monitor = Monitor::Wanted;
         if state.spares > 0 {
             self.spare.notify_one();
-        } else if self.start(state, Begin::Spare).is_err() && state.spares == 0 {
+        } else if let Err(error) = self.start(state, Begin::Spare)
+            && state.spares == 0
+        {
             state.monitor = Monitor::None;
-            self.job.thread_is_missing();
+            return Err(error);
         }
+        Ok(())
     }
 
     fn start(self: &Arc<Self>, state: &mut MutexGuard<'_, State<J::Work>>, begin: Begin) -> io::Result<()> {
         let pool = Arc::clone(self);
         // Not under the lock: starting a thread takes longer than many pieces of work.
         MutexGuard::unlocked(state, || self.threads.spawn(Box::new(move || pool.run(begin))))
+            .inspect_err(|_| self.lacks_thread.store(true, Ordering::Relaxed))
     }
 
     /// A thread's life.
@@ -238,6 +276,12 @@ impl<J: Job> Pool<J> {
                 state = self.state.lock();
             } else if state.is_over {
                 return;
+            } else if state.waiting > 0 && self.job.is_needed_elsewhere() {
+                // Who is only coming may be a thread that is not to be had.
+                drop(state);
+                kept = J::Kept::default();
+                self.job.help_elsewhere();
+                state = self.state.lock();
             } else if state.waiting < J::MAX_WAITING {
                 state.waiting += 1;
                 state.waits += 1;
@@ -268,14 +312,13 @@ impl<J: Job> Pool<J> {
     fn take_turn(self: &Arc<Self>, state: &mut MutexGuard<'_, State<J::Work>>, effort: Effort) -> Turn<'_> {
         let mut is_alone = false;
         if state.waiting + state.coming == 0 && !state.is_over {
-            match effort {
+            let somebody = match effort {
                 Effort::Short => self.ensure_monitor(state),
-                Effort::Long => {
-                    is_alone = self.add_waiter(state).is_err();
-                    if is_alone {
-                        self.job.thread_is_missing();
-                    }
-                }
+                Effort::Long => self.add_waiter(state),
+            };
+            is_alone = somebody.is_err();
+            if is_alone {
+                self.job.thread_is_missing();
             }
         }
         let takeovers_before = self.takeovers.load(Ordering::Relaxed);

@@ -5,8 +5,8 @@
 pub use {
     crate::sys::thread::ThreadGroup,
     parking_lot::{Condvar, Mutex, MutexGuard},
-    std::sync::atomic::{AtomicUsize, Ordering},
+    std::sync::atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
 #[cfg(feature = "model")]
-pub use super::model::sync::{AtomicUsize, Condvar, Mutex, MutexGuard, Ordering, ThreadGroup};
+pub use super::model::sync::{AtomicBool, AtomicUsize, Condvar, Mutex, MutexGuard, Ordering, ThreadGroup};

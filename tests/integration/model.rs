@@ -3,7 +3,7 @@
 
 use crate::workshop::{Mutant, Workshop};
 
-const RACES: [(Mutant, &str); 8] = [
+const RACES: [(Mutant, &str); 9] = [
     (
         Mutant {
             name: "1314e66: a thread counts as waiting only after it was called",
@@ -92,9 +92,18 @@ const RACES: [(Mutant, &str); 8] = [
             name: "nobody looks after short work",
             file: "src/server/pool.rs",
             good: "Effort::Short => self.ensure_monitor(state),",
-            bad: "Effort::Short => {}",
+            bad: "Effort::Short => Ok(()),",
         },
         "nobody_waits_behind_a_callback_that_is_stuck",
+    ),
+    (
+        Mutant {
+            name: "the last acceptor helps the workers",
+            file: "src/server/pool.rs",
+            good: "} else if state.waiting > 0 && self.job.is_needed_elsewhere() {",
+            bad: "} else if self.job.is_needed_elsewhere() {",
+        },
+        "whoever_finds_no_thread_waits_its_turn",
     ),
 ];
 

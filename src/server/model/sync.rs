@@ -3,7 +3,7 @@
 //! Time does not exist there. Waits with a long timeout last until somebody ends them, so a lost wake-up shows as a
 //! deadlock; a wait with a short one, a tick, may end at any moment.
 
-pub use shuttle::sync::atomic::{AtomicUsize, Ordering};
+pub use shuttle::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use shuttle::{sync, thread};
 use std::io;
 use std::ops::{Deref, DerefMut};
@@ -104,17 +104,20 @@ impl Condvar {
     }
 }
 
-/// As that of `sys::thread`; if it is `scarce`, the system has a thread to give only now and then.
+/// As that of `sys::thread`; if it is `scarce`, the system has a thread to give only now and then, and never more than
+/// `limit` at a time.
 pub struct ThreadGroup {
     running: Mutex<usize>,
     all_left: Condvar,
     /// Whether starting a thread may fail.
     pub scarce: bool,
+    /// How many threads there may be.
+    pub limit: usize,
 }
 
 impl Default for ThreadGroup {
     fn default() -> Self {
-        Self { running: Mutex::new(0), all_left: Condvar::new(), scarce: false }
+        Self { running: Mutex::new(0), all_left: Condvar::new(), scarce: false, limit: usize::MAX }
     }
 }
 
@@ -127,7 +130,12 @@ impl ThreadGroup {
         if self.scarce && shuttle::rand::Rng::gen_bool(&mut shuttle::rand::thread_rng(), 0.5) {
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        *self.running.lock() += 1;
+        let mut running = self.running.lock();
+        if *running >= self.limit {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        *running += 1;
+        drop(running);
         let group = Arc::clone(self);
         thread::spawn(move || {
             body();

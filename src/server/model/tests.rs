@@ -2,7 +2,7 @@
 //! nothing runs after the end.
 
 use super::sync::ThreadGroup;
-use super::world::{Server, World, pool};
+use super::world::{Server, World, acceptors, pool};
 use crate::server::live::Live;
 use shuttle::thread;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ fn check(test: impl Fn() + Send + Sync + 'static) {
 struct Plan {
     sessions: usize,
     commands: usize,
-    first_is_stuck: bool,
+    first_waits_for: usize,
     refusals: usize,
     stops: bool,
     expires: bool,
@@ -34,7 +34,7 @@ struct Plan {
 
 /// Starts a server, lets MTAs talk, waits until all sessions have ended, ends the server.
 fn play(plan: Plan) {
-    let world = World::new(plan.sessions, plan.first_is_stuck, plan.refusals);
+    let world = World::new(plan.sessions, plan.first_waits_for, plan.refusals);
     let mut threads = ThreadGroup::default();
     threads.scarce = plan.threads_are_scarce;
     let threads = Arc::new(threads);
@@ -89,7 +89,7 @@ fn every_command_is_answered() {
 
 #[test]
 fn nobody_waits_behind_a_callback_that_is_stuck() {
-    check(|| play(Plan { sessions: 3, commands: 1, first_is_stuck: true, ..Plan::default() }));
+    check(|| play(Plan { sessions: 3, commands: 1, first_waits_for: 1, ..Plan::default() }));
 }
 
 #[test]
@@ -110,7 +110,7 @@ fn a_poller_that_refuses_now_and_then_loses_nobody() {
 #[test]
 fn whom_the_poller_never_takes_expires() {
     check(|| {
-        let world = World::new(1, false, usize::MAX);
+        let world = World::new(1, 0, usize::MAX);
         let server = Server::new(&world);
         let acceptor = thread::spawn(move || server.begin(0));
         thread::yield_now();
@@ -122,7 +122,7 @@ fn whom_the_poller_never_takes_expires() {
 #[test]
 fn nothing_runs_once_a_stop_has_seen_that_nobody_is_left() {
     check(|| {
-        let (live, world) = (Arc::new(Live::default()), World::new(0, false, 0));
+        let (live, world) = (Arc::new(Live::default()), World::new(0, 0, 0));
         let acceptor = thread::spawn({
             let (live, world) = (Arc::clone(&live), Arc::clone(&world));
             move || {
@@ -144,4 +144,51 @@ fn nothing_runs_once_a_stop_has_seen_that_nobody_is_left() {
 #[test]
 fn threads_that_are_missing_come_later() {
     check(|| play(Plan { sessions: 2, commands: 2, threads_are_scarce: true, ..Plan::default() }));
+}
+
+/// The first session's callback lasts until all others have ended, and there are three threads: one has to wait for
+/// connections, one is stuck.
+#[test]
+fn whoever_finds_no_thread_waits_its_turn() {
+    const SESSIONS: usize = 3;
+    check(|| {
+        let world = World::new(SESSIONS, SESSIONS - 1, 0);
+        let mut threads = ThreadGroup::default();
+        threads.limit = 3;
+        let threads = Arc::new(threads);
+        let server = Arc::new(Server::new(&world));
+        let workers = pool(&server, &threads);
+        let acceptors = acceptors(&server, &workers, &threads);
+        workers.restock().and_then(|()| acceptors.restock()).unwrap();
+        let mtas: Vec<_> = (0..SESSIONS)
+            .map(|number| {
+                let world = Arc::clone(&world);
+                thread::spawn(move || {
+                    world.connect(number);
+                    world.talk(number, 1, true);
+                })
+            })
+            .collect();
+        // As the supervisor does.
+        let mut threads_wanted = false;
+        let mut live = world.live.lock();
+        while *live > 0 {
+            threads_wanted |= std::mem::take(&mut *server.missing.lock());
+            if threads_wanted {
+                drop(live);
+                threads_wanted = workers.restock().and_then(|()| acceptors.restock()).is_err();
+                thread::yield_now();
+                live = world.live.lock();
+            } else {
+                world.ended.wait_until(&mut live, Instant::now());
+            }
+        }
+        drop(live);
+        acceptors.close();
+        workers.close();
+        threads.wait(Instant::now());
+        *world.is_over.lock() = true;
+        mtas.into_iter().for_each(|mta| mta.join().unwrap());
+        assert!(world.wires.iter().all(|wire| wire.lock().closes == 1), "closed once each");
+    });
 }

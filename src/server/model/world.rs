@@ -2,8 +2,8 @@
 //! is done to them that must not be.
 
 use super::sync::{Condvar, Mutex, ThreadGroup};
-use crate::server::parking::{Parkable, Parking, Place, Poller, Reports};
-use crate::server::pool::{Effort, Job, Pool, Turn, Waited};
+use crate::server::parking::{NotParked, Parkable, Parking, Place, Poller, Reports};
+use crate::server::pool::{Effort, Job, Pool, THREAD_IDLE_TIMEOUT, Turn, Waited};
 use crate::session::Cause;
 use crate::sys::epoll::{BATCH, Report, Trigger};
 use shuttle::rand::{Rng, thread_rng};
@@ -64,12 +64,21 @@ pub struct World {
     is_stopping: Mutex<bool>,
     /// No callback may run any more.
     pub is_over: Mutex<bool>,
-    /// The first callback of session 0 lasts until another session was served, or until all have ended.
-    pub first_is_stuck: bool,
+    /// The first callback of session 0 lasts until so many other sessions have ended.
+    pub first_waits_for: usize,
     epoll: Epoll,
+    backlog: Mutex<Backlog>,
+    arrival: Condvar,
     /// How many sessions have not ended; notified at each end.
     pub live: Mutex<usize>,
     pub ended: Condvar,
+}
+
+/// Connections that nobody has accepted.
+#[derive(Default)]
+struct Backlog {
+    numbers: VecDeque<usize>,
+    is_refusing: bool,
 }
 
 #[derive(Default)]
@@ -103,14 +112,16 @@ impl Set {
 
 impl World {
     /// So many connections.
-    pub fn new(sessions: usize, first_is_stuck: bool, refusals: usize) -> Arc<Self> {
+    pub fn new(sessions: usize, first_waits_for: usize, refusals: usize) -> Arc<Self> {
         Arc::new(Self {
             wires: (0..sessions).map(|_| Mutex::new(Wire::default())).collect(),
             change: Condvar::new(),
             is_stopping: Mutex::new(false),
             is_over: Mutex::new(false),
-            first_is_stuck,
+            first_waits_for,
             epoll: Epoll { set: Mutex::new(Set { refusals, ..Set::default() }), change: Condvar::new() },
+            backlog: Mutex::new(Backlog::default()),
+            arrival: Condvar::new(),
             live: Mutex::new(sessions),
             ended: Condvar::new(),
         })
@@ -124,6 +135,12 @@ impl World {
     /// From now on sessions must end.
     pub fn stop(&self) {
         *self.is_stopping.lock() = true;
+    }
+
+    /// An MTA connects.
+    pub fn connect(&self, number: usize) {
+        self.backlog.lock().numbers.push_back(number);
+        self.arrival.notify_one();
     }
 
     /// An MTA's life: it sends a command when the one before is answered, then perhaps closes the connection.
@@ -234,11 +251,30 @@ impl Server {
 
     /// A session that was accepted: parked, or served if that is not to be.
     pub fn begin(&self, number: usize) {
-        let world = Arc::clone(&self.world);
-        let session = Box::new(Session { number, place: Place::default(), has_ended: false, world });
-        if let Err((session, cause)) = self.park(session, trigger()) {
+        if let Err((session, cause)) = self.park(self.session(number), trigger()) {
             self.serve(session, cause);
         }
+    }
+
+    /// A session that was accepted by a thread that is alone.
+    fn let_wait(&self, number: usize) {
+        match self.parking.try_park(self.session(number), trigger(), Instant::now() + SILENCE) {
+            Ok(_) => {}
+            Err((session, NotParked::GoesOn(cause))) => self.serve(session, cause),
+            Err((_, NotParked::Refused(error))) => panic!("{error}"),
+        }
+    }
+
+    fn session(&self, number: usize) -> Box<Session> {
+        let world = Arc::clone(&self.world);
+        Box::new(Session { number, place: Place::default(), has_ended: false, world })
+    }
+
+    fn thread_is_missing(&self) {
+        *self.missing.lock() = true;
+        // Whoever has just found that none is missing waits by now.
+        drop(self.world.live.lock());
+        self.world.ended.notify_all();
     }
 
     fn serve(&self, mut session: Box<Session>, mut cause: Cause) {
@@ -293,10 +329,10 @@ impl Server {
 
     fn callback(&self, is_first: bool) {
         assert!(!*self.world.is_over.lock(), "a callback after the end");
-        if is_first && self.world.first_is_stuck {
+        if is_first {
             // Only if nobody waits behind it can it come to its end.
             let mut live = self.world.live.lock();
-            while *live == self.world.wires.len() {
+            while *live > self.world.wires.len() - self.world.first_waits_for {
                 self.world.ended.wait_until(&mut live, Instant::now());
             }
         }
@@ -342,9 +378,84 @@ impl Job for Serving {
     }
 
     fn thread_is_missing(&self) {
-        *self.0.missing.lock() = true;
-        self.0.world.ended.notify_all();
+        self.0.thread_is_missing();
     }
+}
+
+/// The job of the pool that accepts connections, and helps the other one. Its work is always long: what looks after
+/// short work is a spare thread, which stays for ever where no time passes.
+pub struct Accepting {
+    server: Arc<Server>,
+    workers: Arc<Pool<Serving>>,
+}
+
+impl Job for Accepting {
+    type Work = usize;
+    type Kept = ();
+
+    const MAX_WAITING: usize = usize::MAX;
+
+    /// A wait that is not long may end at any moment.
+    fn wait(&self, time: Duration, found: &mut VecDeque<usize>) -> Waited {
+        let world = &self.server.world;
+        let mut backlog = world.backlog.lock();
+        loop {
+            if let Some(number) = backlog.numbers.pop_front() {
+                found.push_back(number);
+                return Waited::Found;
+            }
+            if backlog.is_refusing {
+                return Waited::Over;
+            }
+            if time > THREAD_IDLE_TIMEOUT {
+                world.arrival.wait_until(&mut backlog, Instant::now());
+            } else {
+                world.arrival.wait_for(&mut backlog, time);
+                if backlog.numbers.is_empty() && thread_rng().gen_bool(0.2) {
+                    return Waited::Nothing;
+                }
+            }
+        }
+    }
+
+    fn wake(&self) {
+        self.server.world.backlog.lock().is_refusing = true;
+        self.server.world.arrival.notify_all();
+    }
+
+    fn effort(&self, _: &usize) -> Effort {
+        Effort::Long
+    }
+
+    fn work(&self, number: usize, turn: &Turn<'_>, (): &mut ()) {
+        if turn.is_alone {
+            self.server.let_wait(number);
+        } else {
+            self.server.serve(self.server.session(number), Cause::Ready);
+        }
+    }
+
+    fn thread_is_missing(&self) {
+        self.server.thread_is_missing();
+    }
+
+    fn is_needed_elsewhere(&self) -> bool {
+        self.workers.lacks_thread()
+    }
+
+    fn help_elsewhere(&self) {
+        self.workers.help();
+    }
+}
+
+/// A pool of acceptors for a server with these workers.
+pub fn acceptors(
+    server: &Arc<Server>,
+    workers: &Arc<Pool<Serving>>,
+    threads: &Arc<ThreadGroup>,
+) -> Arc<Pool<Accepting>> {
+    let job = Accepting { server: Arc::clone(server), workers: Arc::clone(workers) };
+    Pool::new(job, Arc::clone(threads))
 }
 
 /// A pool for a server.

@@ -2,10 +2,12 @@
 //! already do not notice. For ours alone: the reference burns a core, or lets connections hang for ever.
 
 use super::stop::wait_until_refused;
-use super::{Filter, Mta, SERVE, somebody_is_in};
+use super::{Filter, Mta, SERVE, command, optneg, somebody_is_in};
 use crate::support::{Library, wait_until};
 use milter::protocol::Kind;
 use std::fs;
+use std::io::Write;
+use std::sync::Barrier;
 use std::time::Duration;
 
 #[test]
@@ -62,41 +64,123 @@ fn free_descriptor(filter: &Filter) -> usize {
     (0..).find(|number| !is_open(number)).unwrap()
 }
 
-#[test]
-fn without_another_thread_a_connection_is_refused() {
-    let filter = Filter::serve(Library::Ours);
-    let mut served = Mta::order(&filter, "threads-short");
-    // Sessions take up the threads that there are, until one is refused.
+/// Takes all threads that there are: the sessions whose callbacks hold them, and one for which there was none.
+fn take_all_threads(filter: &Filter) -> (Vec<Mta>, Mta) {
     let mut holders = Vec::new();
     loop {
-        let mut mta = Mta::connect(&filter);
-        // It may be refused before it has said a word.
-        let offered = std::io::Write::write_all(&mut mta.0, &super::optneg()).is_ok();
-        if !offered || mta.hear().is_none() {
-            break;
-        }
+        let mut mta = Mta::greet(filter);
         assert_eq!(mta.connect_from("holder"), 'c');
         mta.command(Kind::Helo, b"hold\0");
+        // Whoever takes up the last one serves nobody else.
+        let all = holders.len() + 1;
+        filter.wait_until("it is held, or all others are", || {
+            held(filter) == all || !somebody_is_in(filter, libc::SYS_epoll_wait)
+        });
         holders.push(mta);
-        assert!(holders.len() < 50, "nobody is refused");
+        if !somebody_is_in(filter, libc::SYS_epoll_wait) {
+            return (holders, Mta::connect(filter));
+        }
+        assert!(all < 50, "there are always more threads");
     }
+}
+
+/// Without threads it is not refused: it is served as soon as one comes free.
+#[test]
+fn without_another_thread_a_connection_waits_its_turn() {
+    for threads in ["", "session"] {
+        let mut command = Library::Ours.command(super::program());
+        command.env("LIBMILTER_THREADS", threads);
+        let filter = Filter::start_with(command, &["register", "threads-back-on-usr2", SERVE[1], "main"]);
+        let mut served = Mta::order(&filter, "threads-short");
+        if threads == "session" {
+            served.quit();
+            served = Mta::greet(&filter);
+            assert_eq!(served.connect_from("served"), 'c');
+        }
+        let (mut holders, mut waiting) = take_all_threads(&filter);
+        waiting.send(&optneg());
+        check_idle(&filter);
+        assert_eq!(filter.log(), [""; 0]);
+        filter.daemon.signal(libc::SIGUSR2);
+        assert_eq!(waiting.answer(), 'O', "{threads}");
+        assert_eq!(waiting.helo("late"), 'c');
+        for _ in &holders {
+            waiting.command(Kind::Helo, b"release\0");
+            assert_eq!(waiting.answer(), 'c');
+        }
+        assert!(holders.iter_mut().all(|holder| holder.answer() == 'c'));
+        served.quit();
+    }
+}
+
+/// Nobody can take up what the poller does not take either.
+#[test]
+fn a_connection_that_cannot_even_wait_is_refused() {
+    let filter = Filter::serve(Library::Ours);
+    let mut served = Mta::order(&filter, "threads-short");
+    served.command(Kind::Helo, b"poller-short\0");
+    assert_eq!(served.answer(), 'c');
+    // The threads that there are have waited long enough to be gone, but one of each kind.
+    filter.wait_until("a connection is refused", || Mta::connect(&filter).is_refused());
     filter.wait_for("syslog 3 steered: no thread for another connection, refused");
-    assert!(Mta::connect(&filter).has_ended(), "the next one too");
-    assert_eq!(filter.log().len(), 1, "it does not complain all the time: {:?}", filter.log());
+    assert!(Mta::connect(&filter).is_refused(), "the next one too");
+    let refusals = |line: &String| line.contains("no thread");
+    assert_eq!(filter.log().iter().filter(|line| refusals(line)).count(), 1, "{:?}", filter.log());
     served.begin_message();
     assert_eq!(served.end_message(b"text\r\n"), 'c', "who is served already does not notice");
-
-    let order = |mta: &mut Mta, order: &[u8]| {
-        mta.command(Kind::Helo, order);
-        assert_eq!(mta.answer(), 'c');
-    };
-    order(&mut served, b"threads-back\0");
+    served.command(Kind::Helo, b"threads-back\0");
+    assert_eq!(served.answer(), 'c');
     Mta::order(&filter, "late").quit();
-    for _ in &holders {
-        order(&mut served, b"release\0");
-    }
-    for holder in &mut holders {
-        assert_eq!(holder.answer(), 'c');
+}
+
+/// All come at once, and `steps` limit what the system gives.
+fn sixty_sessions(steps: &[&str]) {
+    const SESSIONS: usize = 60;
+    let filter =
+        Filter::start(Library::Ours, &[&["register", SERVE[1], "open=1"], steps, &["main"]].concat());
+    filter.wait_for_socket();
+    let all_are_open = Barrier::new(SESSIONS);
+    std::thread::scope(|scope| {
+        for _ in 0..SESSIONS {
+            scope.spawn(|| {
+                // If one is refused, the others are not to wait for it.
+                let mta = std::panic::catch_unwind(|| {
+                    // At once, so that a thread that has begun with it is held up by the callback.
+                    let mut mta = Mta::connect(&filter);
+                    let commands =
+                        [optneg(), command(Kind::Connect, b"client\0U"), command(Kind::Helo, b"sleep 300\0")];
+                    mta.send(&commands.concat());
+                    assert_eq!([mta.answer(), mta.answer(), mta.answer()], ['O', 'c', 'c']);
+                    mta
+                });
+                all_are_open.wait();
+                let mut mta = mta.unwrap();
+                mta.begin_message();
+                assert_eq!(mta.end_message(b"text\r\n"), 'c');
+                mta.quit();
+            });
+        }
+    });
+    filter.wait_for_count("close", SESSIONS);
+    assert_eq!((filter.count("eom"), filter.log()), (SESSIONS, vec![]), "{steps:?}");
+}
+
+/// RLIMIT_NPROC holds for a user, but not for root; this one has no other process.
+#[test]
+fn sixty_sessions_are_served_by_sixteen_threads() {
+    sixty_sessions(&["processes=16", "become=54321"]);
+}
+
+/// A stack alone takes 8 MiB of it.
+#[test]
+fn sixty_sessions_are_served_in_256_megabytes() {
+    sixty_sessions(&["megabytes=256"]);
+}
+
+impl Mta {
+    /// Whether the filter refuses it, perhaps before it has said a word.
+    fn is_refused(&mut self) -> bool {
+        self.0.write_all(&optneg()).is_err() || self.has_ended()
     }
 }
 
