@@ -9,6 +9,7 @@ mod administration;
 mod answers;
 mod boundary;
 mod c_tests;
+mod chaos;
 mod differential;
 mod edges;
 mod engine;
