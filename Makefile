@@ -24,6 +24,8 @@ OBJCOPY ?= objcopy
 # Cargo's directory, and the profile to build: a package may prefer another one.
 TARGET ?= $(or $(CARGO_TARGET_DIR),target)
 PROFILE ?= release
+# What may be left out of the library: `make FEATURES=` builds it without the endpoint for Prometheus.
+FEATURES ?= metrics
 
 # How many random sessions `make check-long` plays, and the seed of the first.
 DIFF_SESSIONS ?= 1000000
@@ -59,7 +61,7 @@ all: library milter-send examples  ## the library in target/lib, milter-send, an
 # C programs record the SONAME when they are linked and ask the loader for it.
 library:  ## libmilter.so and libmilter.a
 	LIBMILTER_SOVERSION=$(SOVERSION) \
-		$(CARGO) rustc $(BUILD) --lib --no-default-features --crate-type cdylib,staticlib
+		$(CARGO) rustc $(BUILD) --lib --no-default-features --features "$(FEATURES)" --crate-type cdylib,staticlib
 	rm -rf $(TARGET)/lib
 	mkdir -p $(TARGET)/lib
 	cp $(BUILT)/libmilter.so $(TARGET)/lib/$(SONAME)

@@ -19,6 +19,8 @@
 //!   6 Link::send               outbox  → bytes                  session::link
 //! ```
 //!
+//! What an administrator wants to see of it (docs/man/libmilter.7) goes to [`observe`] from steps 1, 4 and 6.
+//!
 //! A callback comes back in through `ffi::{context, message}`, which borrow the session's `Context`: no `&mut` and no
 //! lock is held while C runs. `unsafe` lives in [`ffi`] and [`sys`]. "Contract" in comments is
 //! docs/contract, "the reference" is sendmail's library.
@@ -29,6 +31,7 @@ mod ffi;
 pub mod fuzzing;
 mod log;
 pub mod mta;
+mod observe;
 mod panics;
 pub mod protocol;
 mod server;

@@ -347,7 +347,7 @@ impl Conversation {
         let filter =
             Box::leak(Box::new(Scripted { script, calls: AtomicUsize::new(0), seen: Mutex::default() }));
         Self {
-            session: Session::new(link, max_payload, buffers),
+            session: Session::new(link, max_payload, buffers, None),
             filter: Shared(filter),
             mta,
             heard: Vec::new(),

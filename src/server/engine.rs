@@ -23,6 +23,7 @@ use super::settings::{Settings, Threads};
 use super::sync::ThreadGroup;
 use super::watch::Watched;
 use crate::log::{self, LineKind};
+use crate::observe::Observer;
 use crate::session::{Buffers, Cause, Filter, Link, Patience, Pause, Session, Shutdown, remember};
 use crate::sys::epoll::Trigger;
 use crate::sys::memory;
@@ -61,6 +62,7 @@ pub struct Engine<F: Filter> {
 struct Shared<F: Filter> {
     filter: Watched<F>,
     settings: Settings,
+    observer: Option<Arc<Observer>>,
     shutdown: Arc<Shutdown>,
     /// `None` once the server stops.
     listener: Mutex<Option<Arc<Listener>>>,
@@ -226,6 +228,7 @@ impl<F: Filter> Engine<F> {
         filter: F,
         listener: Listener,
         settings: Settings,
+        observer: Option<Arc<Observer>>,
         events: Sender<Event>,
     ) -> io::Result<Self> {
         let poller = EpollPoller::new()?;
@@ -237,6 +240,7 @@ impl<F: Filter> Engine<F> {
         let shared = Arc::new(Shared {
             filter: Watched::new(filter, settings.watch),
             settings,
+            observer,
             shutdown,
             listener: Mutex::new(Some(Arc::new(listener))),
             parking: Parking::new(poller),
@@ -398,8 +402,9 @@ impl<F: Filter> Shared<F> {
         }
         let limits = &self.settings.limits;
         let link = Link::new(socket, limits.timeouts(), Arc::clone(&self.shutdown));
+        let observed = self.observer.as_ref().map(Observer::session);
         let connection = Box::new(Connection {
-            session: Session::new(link, limits.max_payload(), buffers),
+            session: Session::new(link, limits.max_payload(), buffers, observed),
             place: Place::default(),
             counted: Counted::default(),
             is_slow: false,
@@ -533,6 +538,9 @@ impl<F: Filter> Shared<F> {
 
     /// A connection was closed for lack of something.
     fn refused(&self, missing: &'static str) {
+        if let Some(observer) = &self.observer {
+            observer.refused(missing);
+        }
         self.complain(missing, format_args!("no {missing} for another connection, refused"));
         self.session_ended();
     }

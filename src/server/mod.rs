@@ -21,6 +21,7 @@ mod supervisor;
 mod sync;
 mod watch;
 
+use crate::observe::Observer;
 use crate::session::Filter;
 use crate::sys::{memory, thread};
 use crossbeam_channel::unbounded;
@@ -50,13 +51,16 @@ pub fn serve<F: Filter>(filter: F, mut listener: Listener, settings: &Settings) 
     memory::heed_limit();
     let (events, inbox) = unbounded();
     let signals = signals::watch(events.clone(), settings.hangup).map_err(Failure::Start)?;
-    let engine = Engine::start(filter, listener, settings.clone(), events).map_err(Failure::Start)?;
+    let (observer, endpoint) = Observer::start(&name, &settings.observe);
+    let engine =
+        Engine::start(filter, listener, settings.clone(), observer, events).map_err(Failure::Start)?;
     let mut manager = Manager::new(&name, settings.manager.as_ref());
     manager.is_ready();
     let mut supervisor = Supervisor::new(&engine, &inbox, manager);
     let result = supervisor.supervise();
     let all_ended = supervisor.drain(settings.drain, &name);
     engine.finish(if all_ended { GRACE } else { WIND_UP });
+    drop(endpoint);
     drop(signals);
     result
 }

@@ -6,6 +6,7 @@ use super::manager;
 use super::settings::{Hangup, Settings, Threads};
 use super::watch::Terms;
 use crate::log::{self, Destination};
+use crate::observe;
 use crate::sys::{access, environment};
 use std::ffi::{CStr, OsString};
 use std::num::NonZero;
@@ -66,6 +67,7 @@ impl Settings {
         });
         let keeps_alive = variables.read("LIBMILTER_KEEPALIVE", "yes or no", yes_or_no).unwrap_or(false);
         self.watch = (slow.is_some() || keeps_alive).then_some(Terms { slow, keeps_alive });
+        self.observe = variables.observe();
         self.stack =
             variables.read("LIBMILTER_STACK", "a size from 128K to 1G, in bytes, K, M or G", |text| {
                 size(text).filter(|size| (LEAST_STACK..=LARGEST_STACK).contains(size)).and_then(NonZero::new)
@@ -135,6 +137,25 @@ impl Variables<'_> {
         // Others are not for programs of this machine.
         matches!(socket.first(), Some(b'/' | b'@'))
             .then(|| manager::Address { socket, watchdog: sd_notify::watchdog_enabled() })
+    }
+
+    /// What is to be seen of the sessions.
+    fn observe(&self) -> observe::Settings {
+        observe::Settings { metrics: self.metrics() }
+    }
+
+    #[cfg(feature = "metrics")]
+    fn metrics(&self) -> Option<observe::Address> {
+        self.read(
+            "LIBMILTER_METRICS",
+            "an IP address and a port, such as 127.0.0.1:9735 or [::1]:9735, or unix:/path",
+            observe::Address::parse,
+        )
+    }
+
+    #[cfg(not(feature = "metrics"))]
+    fn metrics(&self) -> Option<observe::Address> {
+        self.read("LIBMILTER_METRICS", "possible, because the library was built without metrics", |_| None)
     }
 
     /// The value of a variable, if it is set to one that `parse` takes.

@@ -1,6 +1,7 @@
 //! What can be set before a server starts, with its defaults: by the filter, or by the environment (`ops`).
 
 use super::{manager, watch};
+use crate::observe;
 use crate::protocol::frame::DEFAULT_MAX_PAYLOAD;
 use crate::session::Timeouts;
 use std::num::NonZero;
@@ -84,6 +85,8 @@ pub struct Settings {
     pub max_threads: Option<NonZero<usize>>,
     /// What callbacks are watched for.
     pub watch: Option<watch::Terms>,
+    /// What is to be seen of the sessions.
+    pub observe: observe::Settings,
 }
 
 impl Default for Settings {
@@ -99,6 +102,7 @@ impl Default for Settings {
             max_sessions: None,
             max_threads: None,
             watch: None,
+            observe: observe::Settings::default(),
         }
     }
 }

@@ -3,6 +3,7 @@
 //! ever runs under its locks. There are two: sending may block, and whoever asks for a macro must not wait for that.
 
 use super::link::Link;
+use crate::observe::Observed;
 use crate::protocol::frame::OVERHEAD;
 use crate::protocol::reply::{Negotiated, TooLarge, encode_custom};
 use crate::protocol::{Actions, Agreement, MacroStage, MacroStore, Modification, Reply, SmtpReply};
@@ -37,6 +38,7 @@ pub struct Context {
     ended: AtomicBool,
     /// Sixteen bytes more, and each of many silent sessions would cost another size of allocation.
     max_payload: u32,
+    observed: Option<Arc<Observed>>,
     state: Mutex<State>,
     output: Mutex<Output>,
 }
@@ -66,6 +68,8 @@ struct Output {
     /// The modifications agreed on.
     actions: Actions,
     changes: Changes,
+    /// Who hears of what is sent.
+    observed: Option<Arc<Observed>>,
     /// The process that serves the session.
     process: Process,
 }
@@ -95,19 +99,26 @@ pub enum NotSent {
 impl Context {
     /// The context of a new session; `max_payload` bounds what the filter may send in one frame, in bytes; `macros`
     /// is empty, its memory is what counts.
-    pub fn new(link: Arc<Link>, max_payload: usize, macros: MacroStore) -> Self {
+    pub fn new(
+        link: Arc<Link>,
+        max_payload: usize,
+        macros: MacroStore,
+        observed: Option<Arc<Observed>>,
+    ) -> Self {
         Self {
             private: AtomicPtr::new(std::ptr::null_mut()),
             number: AtomicU64::new(0),
             ended: AtomicBool::new(false),
             // No frame tells a larger length.
             max_payload: u32::try_from(max_payload).unwrap_or(u32::MAX),
+            observed: observed.clone(),
             state: Mutex::new(State { macros, wishes: None }),
             output: Mutex::new(Output {
                 bytes: Vec::new(),
                 link: Ok(link),
                 actions: Actions::empty(),
                 changes: Changes::Refused,
+                observed,
                 process: Process::current(),
             }),
         }
@@ -126,7 +137,13 @@ impl Context {
     /// The value of a macro: a string that ends with NUL. It may be written to, and stays where it is until its
     /// stage is defined anew or forgotten.
     pub fn macro_value(&self, name: &[u8]) -> Option<NonNull<u8>> {
-        self.state.lock().macros.get(name)
+        let value = self.state.lock().macros.get(name);
+        if value.is_none()
+            && let Some(observed) = &self.observed
+        {
+            observed.misses_macro(name);
+        }
+        value
     }
 
     /// The number by which log lines name the session: from 1 on, in the order in which they have to.
@@ -319,7 +336,15 @@ impl Output {
     /// Sends what has gathered; the error is why that failed, now or before.
     fn flush(&mut self) -> Result<(), io::ErrorKind> {
         let sent = match &self.link {
-            Ok(link) if !self.bytes.is_empty() => link.send(&self.bytes).map_err(|error| error.kind()),
+            Ok(link) if !self.bytes.is_empty() => {
+                let sent = link.send(&self.bytes).map_err(|error| error.kind());
+                if let Some(observed) = &self.observed
+                    && sent.is_ok()
+                {
+                    observed.sent(&self.bytes);
+                }
+                sent
+            }
             Ok(_) => Ok(()),
             Err(error) => Err(*error),
         };
@@ -354,6 +379,12 @@ pub(super) enum NotAnswered {
 
 /// The session's own side of the context.
 impl Context {
+    /// Who hears of what happens in the session, if anybody wants to.
+    #[inline]
+    pub(super) fn observed(&self) -> Option<&Observed> {
+        self.observed.as_deref()
+    }
+
     /// Lends the memory that gathers replies.
     pub(super) fn lend_outbox(&self, outbox: Vec<u8>) {
         // What a helper thread of the filter has sent during a silence has left at once.

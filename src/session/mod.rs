@@ -13,6 +13,7 @@ pub mod shutdown;
 
 use crate::count::Count;
 use crate::log::{self, LineKind};
+use crate::observe::{Ending, Fault, Observed};
 use crate::panics::{self, Panic};
 use crate::protocol::negotiate::{ReplyPolicy, agree};
 use crate::protocol::{
@@ -168,6 +169,32 @@ impl End {
         }
     }
 
+    /// What those hear of it who observe the session.
+    fn ending(&self) -> Ending {
+        match self {
+            Self::Quit => Ending::Quit,
+            Self::Closed => Ending::Closed,
+            Self::Shutdown => Ending::Stopped,
+            Self::TimedOut => Ending::TimedOut,
+            Self::NoMemory => Ending::NoMemory,
+            Self::Broken(_) => Ending::Broken,
+            Self::Unused => Ending::Unused,
+            Self::Frame(_) => Ending::Fault(Fault::Frame),
+            Self::Malformed(error) => Ending::Fault(match error {
+                Malformed::UnknownCommand(_) => Fault::UnknownCommand,
+                Malformed::NoData(_) => Fault::NoData,
+                Malformed::Unterminated(_) => Fault::Unterminated,
+                Malformed::NotTwoStrings => Fault::Header,
+                Malformed::Address { .. } => Fault::Address,
+                Malformed::Offer(_) => Fault::Negotiation,
+            }),
+            Self::Refused(_) => Ending::NoAgreement,
+            Self::Status(..) => Ending::BadStatus,
+            Self::ReplyTooLarge | Self::NegotiationTooLarge => Ending::TooLarge,
+            Self::Panicked(_) => Ending::Internal,
+        }
+    }
+
     fn refusal_kind(refusal: &Refusal) -> LineKind {
         LineKind(
             "negotiation",
@@ -201,11 +228,16 @@ pub struct Session {
 impl Session {
     /// A session on a new connection. Both directions carry at most `max_payload` bytes in a frame. The macros' memory
     /// stays with the session until it ends.
-    pub fn new(link: Link, max_payload: usize, buffers: &mut Buffers) -> Self {
+    pub fn new(
+        link: Link,
+        max_payload: usize,
+        buffers: &mut Buffers,
+        observed: Option<Arc<Observed>>,
+    ) -> Self {
         let link = Arc::new(link);
         let macros = std::mem::take(&mut buffers.macros);
         Self {
-            ctx: Arc::new(Context::new(Arc::clone(&link), max_payload, macros)),
+            ctx: Arc::new(Context::new(Arc::clone(&link), max_payload, macros, observed)),
             link,
             stage: Stage::Init,
             agreement: None,
@@ -330,6 +362,9 @@ impl Session {
     #[inline]
     fn process_frames<F: Filter>(&mut self, filter: &F, inbox: &mut Inbox) -> Result<(), End> {
         while let Some(frame) = inbox.next_frame(self.ctx.max_payload()).map_err(End::Frame)? {
+            if let Some(observed) = self.ctx.observed() {
+                observed.received(frame.kind, frame.payload);
+            }
             let Ok(kind) = Kind::try_from(frame.kind) else {
                 return Err(malformed(Malformed::UnknownCommand(frame.kind)));
             };
@@ -399,6 +434,8 @@ impl Session {
         }
         self.gate()?;
         let ctx = &*self.ctx;
+        // Those of the other kinds are observed where they are called.
+        let since = ctx.observed().filter(|_| has_one_callback(kind)).map(Observed::callback_begins);
         let verdict = match Command::decode(kind, payload).map_err(malformed)? {
             Command::Negotiate(offer) => {
                 self.negotiate(filter, &offer)?;
@@ -421,7 +458,7 @@ impl Session {
             Command::EndOfMessage(piece) => self.end_of_message(filter, piece)?,
             Command::Unknown(line) => filter.unknown(ctx, line),
             Command::Abort => {
-                filter.abort(ctx);
+                self.observed(Kind::Abort, |ctx| filter.abort(ctx), |()| None);
                 return Ok(None);
             }
             Command::Quit => return Err(End::Quit),
@@ -431,7 +468,34 @@ impl Session {
                 return Ok(None);
             }
         };
+        if let Some(since) = since {
+            self.callback_ends(kind, Some(verdict), since);
+        }
         self.reply(filter, kind, verdict, true)
+    }
+
+    /// Calls a callback, and tells who observes the session of it.
+    #[inline]
+    fn observed<T>(
+        &self,
+        kind: Kind,
+        call: impl FnOnce(&Context) -> T,
+        verdict: impl FnOnce(&T) -> Option<Verdict>,
+    ) -> T {
+        let since = self.ctx.observed().map(Observed::callback_begins);
+        let result = call(&self.ctx);
+        if let Some(since) = since {
+            self.callback_ends(kind, verdict(&result), since);
+        }
+        result
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn callback_ends(&self, kind: Kind, verdict: Option<Verdict>, since: Instant) {
+        if let Some(observed) = self.ctx.observed() {
+            observed.callback_ends(kind, verdict.map(|Verdict(status)| status), since);
+        }
     }
 
     /// The first command after close: from now on the filter is owed close again. But not if the command is none.
@@ -464,6 +528,12 @@ impl Session {
         let off = self.off(filter);
         if self.stage.leads_to(target, off) {
             return Ok(true);
+        }
+        // Mail servers end with these whatever has become of the message.
+        if let Some(observed) = self.ctx.observed()
+            && !matches!(kind, Kind::Abort | Kind::Quit)
+        {
+            observed.fault(Fault::OutOfOrder);
         }
         // A command out of order ends the message, and is then taken as if after HELO.
         let aborts = self.stage.in_message();
@@ -511,7 +581,9 @@ impl Session {
 
     #[inline(never)]
     fn negotiate<F: Filter>(&mut self, filter: &F, offer: &Offer) -> Result<(), End> {
-        let choice = filter.negotiate(&self.ctx, offer).map_err(End::Refused)?;
+        let choice = self
+            .observed(Kind::Negotiate, |ctx| filter.negotiate(ctx, offer), |_| None)
+            .map_err(End::Refused)?;
         let agreement = agree(offer, &filter.wants(), choice).map_err(End::Refused)?;
         self.ctx.agreed(&agreement).map_err(|error| match error {
             NotAnswered::TooLarge => End::NegotiationTooLarge,
@@ -527,12 +599,13 @@ impl Session {
     #[inline(never)]
     fn end_of_message<F: Filter>(&self, filter: &F, piece: &mut [u8]) -> Result<Verdict, End> {
         if !piece.is_empty() && filter.has(Kind::Body) {
-            match filter.body(&self.ctx, piece) {
+            match self.observed(Kind::Body, |ctx| filter.body(ctx, piece), |verdict| Some(*verdict)) {
                 Verdict::CONTINUE | Verdict::SKIP | Verdict::NOREPLY => self.gate()?,
                 verdict => return Ok(verdict),
             }
         }
-        let verdict = filter.end_of_message(&self.ctx);
+        let verdict =
+            self.observed(Kind::EndOfMessage, |ctx| filter.end_of_message(ctx), |verdict| Some(*verdict));
         self.ctx.gather_no_more();
         Ok(verdict)
     }
@@ -628,6 +701,9 @@ impl Session {
         while let Err(panic) = panics::catch(|| self.take_leave(filter)) {
             self.settle(filter, &End::Panicked(Box::new(panic)));
         }
+        if let Some(observed) = self.ctx.observed() {
+            observed.ended(end.ending());
+        }
         self.ctx.end()
     }
 
@@ -710,7 +786,7 @@ impl Session {
         }
         self.enter(Stage::Abort);
         self.gate()?;
-        filter.abort(&self.ctx);
+        self.observed(Kind::Abort, |ctx| filter.abort(ctx), |()| None);
         Ok(())
     }
 
@@ -718,12 +794,25 @@ impl Session {
     fn close<F: Filter>(&mut self, filter: &F) -> Result<(), End> {
         self.open = false;
         self.gate()?;
-        filter.close(&self.ctx);
+        self.observed(Kind::Quit, |ctx| filter.close(ctx), |()| None);
         if !self.ctx.private().is_null() {
             log::warning(filter.name(), format_args!("private data is not NULL at the end of the session"));
         }
         Ok(())
     }
+}
+
+/// Whether the command calls the callback that is named like it, and no other.
+fn has_one_callback(kind: Kind) -> bool {
+    !matches!(
+        kind,
+        Kind::Negotiate
+            | Kind::Macro
+            | Kind::EndOfMessage
+            | Kind::Abort
+            | Kind::Quit
+            | Kind::QuitNewConnection
+    )
 }
 
 /// Not inlined, or the error would be prepared for every command.

@@ -129,7 +129,7 @@ impl Conversation {
         let (mta, ours) = UnixStream::pair().unwrap();
         let shutdown = Arc::new(Shutdown::new().unwrap());
         let link = link(ours, Arc::clone(&shutdown));
-        let session = Session::new(link, max_payload, &mut Buffers::default());
+        let session = Session::new(link, max_payload, &mut Buffers::default(), None);
         Self { filter, session, mta, shutdown }
     }
 
@@ -516,7 +516,7 @@ fn a_broken_connection_is_noticed_even_when_nothing_is_left_to_say() {
     let (mta, ours) = UnixStream::pair().unwrap();
     let link = link(ours.try_clone().unwrap(), Arc::new(Shutdown::new().unwrap()));
     let buffers = &mut Buffers::default();
-    let mut session = Session::new(link, frame::DEFAULT_MAX_PAYLOAD, buffers);
+    let mut session = Session::new(link, frame::DEFAULT_MAX_PAYLOAD, buffers, None);
     (&mta).write_all(&frames(&[OPTNEG, CONNECT, HELO])).unwrap();
     assert_eq!(session.run(&filter, buffers, Cause::Ready, Patience::Brief), Pause::Silent);
     ours.shutdown(Half::Write).unwrap();

@@ -30,6 +30,12 @@ static STACK: AtomicUsize = AtomicUsize::new(0);
 /// How many threads there may be.
 static LIMIT: AtomicUsize = AtomicUsize::new(usize::MAX);
 
+/// How many threads of this library there are.
+#[cfg(feature = "metrics")]
+pub fn count() -> usize {
+    ALIVE.load(Ordering::Relaxed)
+}
+
 /// Sets the size of the stack that threads have from now on; `None` for that which the process's limits give.
 pub fn set_stack_size(bytes: Option<NonZero<usize>>) {
     STACK.store(bytes.map_or(0, NonZero::get), Ordering::Relaxed);

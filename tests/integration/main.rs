@@ -21,6 +21,7 @@ mod install;
 mod mail_servers;
 mod manual;
 mod memory;
+mod metrics;
 mod milter_send;
 mod misbehaviour;
 mod model;

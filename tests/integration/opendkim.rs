@@ -144,7 +144,7 @@ fn opendkim_signs_under_sendmail() {
 }
 
 /// A configuration that signs; the rest is on the command line.
-fn configure(dir: &Path) -> Command {
+pub fn configure(dir: &Path) -> Command {
     make_key(dir);
     let key = dir.join("test.private");
     let settings = format!(
@@ -158,7 +158,7 @@ fn configure(dir: &Path) -> Command {
 }
 
 /// Has a message signed.
-fn sign_by_milter_send(socket: &Path) {
+pub fn sign_by_milter_send(socket: &Path) {
     let message = repository().join("examples-c/demo.eml");
     let mut command = Command::new(milter_send());
     command.args(["--from", "a@example.com", "--expect", "header DKIM-Signature"]).arg(socket).arg(message);

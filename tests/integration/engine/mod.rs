@@ -9,6 +9,7 @@ mod limits;
 mod load;
 mod log;
 mod memcheck;
+mod observation;
 mod operations;
 mod parking;
 mod shortage;
@@ -52,6 +53,8 @@ fn program() -> &'static Path {
 struct Filter {
     daemon: Daemon,
     dir: tempfile::TempDir,
+    /// Another directory that its environment names, if there is one.
+    companion: Option<tempfile::TempDir>,
 }
 
 impl Filter {
@@ -73,7 +76,7 @@ impl Filter {
         let path = dir.path().to_str().unwrap();
         let output = File::create(dir.path().join("output")).unwrap();
         command.args(steps.iter().map(|step| step.replace("{dir}", path))).stdout(Stdio::from(output));
-        Self { daemon: Daemon::start(&mut command), dir }
+        Self { daemon: Daemon::start(&mut command), dir, companion: None }
     }
 
     /// A file in its private directory.

@@ -1,0 +1,254 @@
+//! What an administrator wants to see of sessions, and the one seam by which the session and the engine tell of it. Who
+//! sets no variable (docs/man/libmilter.7) has no [`Observer`], and a session then asks no more than whether there is one.
+//!
+//! Nothing here changes a byte that is sent, or waits for anybody: whoever observes must not be able to hold up mail.
+#![forbid(unsafe_code)]
+#![cfg_attr(not(feature = "metrics"), allow(unused_variables, dead_code))]
+
+#[cfg(feature = "metrics")]
+mod endpoint;
+#[cfg(feature = "metrics")]
+mod exposition;
+#[cfg(feature = "metrics")]
+mod metrics;
+
+use crate::protocol::Kind;
+use std::ffi::CStr;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Where the endpoint for Prometheus listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Address {
+    /// A TCP port.
+    Inet(SocketAddr),
+    /// A unix socket.
+    Unix(PathBuf),
+}
+
+#[cfg(feature = "metrics")]
+impl Address {
+    /// Reads `address:port` or `unix:/path`.
+    pub fn parse(text: &str) -> Option<Self> {
+        match text.strip_prefix("unix:") {
+            Some(path) => path.starts_with('/').then(|| Self::Unix(path.into())),
+            None => text.parse().ok().map(Self::Inet),
+        }
+    }
+}
+
+/// What is to be seen.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Settings {
+    /// Numbers, for whoever asks there.
+    pub metrics: Option<Address>,
+}
+
+/// Why a session has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// The MTA said QUIT.
+    Quit,
+    /// The MTA closed the connection.
+    Closed,
+    /// The process stops.
+    Stopped,
+    /// The MTA did not speak, or listen, in time.
+    TimedOut,
+    /// There was no memory.
+    NoMemory,
+    /// The connection broke.
+    Broken,
+    /// The connection broke before anything had come.
+    Unused,
+    /// What the MTA sent is not the protocol.
+    Fault(Fault),
+    /// MTA and filter did not agree.
+    NoAgreement,
+    /// A callback returned what is no status.
+    BadStatus,
+    /// What the filter wanted to send does not fit into a frame.
+    TooLarge,
+    /// A bug in this library.
+    Internal,
+}
+
+/// What an MTA does against the protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// A frame that is none.
+    Frame,
+    /// A command that nobody knows.
+    UnknownCommand,
+    /// A command without its data.
+    NoData,
+    /// A string that does not end.
+    Unterminated,
+    /// A header field that is none.
+    Header,
+    /// A client's address that is none.
+    Address,
+    /// An offer that cannot be answered.
+    Negotiation,
+    /// A command at the wrong time. The session goes on.
+    OutOfOrder,
+}
+
+/// All that is seen of a server.
+#[derive(Debug)]
+pub struct Observer {
+    #[cfg(feature = "metrics")]
+    metrics: Option<metrics::Metrics>,
+}
+
+/// One session, as it is seen.
+#[derive(Debug)]
+pub struct Observed {
+    observer: Arc<Observer>,
+    #[cfg(feature = "metrics")]
+    running: metrics::Running,
+}
+
+/// What serves those who ask; ends on drop.
+#[cfg(feature = "metrics")]
+pub type Endpoint = endpoint::Endpoint;
+#[cfg(not(feature = "metrics"))]
+pub type Endpoint = std::convert::Infallible;
+
+impl Observer {
+    /// Begins to observe, if anything is to be seen. What cannot be had is logged in the name of the filter, and mail goes on
+    /// without it.
+    pub fn start(name: &CStr, settings: &Settings) -> (Option<Arc<Self>>, Option<Endpoint>) {
+        #[cfg(feature = "metrics")]
+        let listener = settings.metrics.as_ref().and_then(|address| endpoint::listen(name, address));
+        let observer = Arc::new(Self {
+            #[cfg(feature = "metrics")]
+            metrics: listener.is_some().then(|| metrics::Metrics::new(name)),
+        });
+        #[cfg(feature = "metrics")]
+        let endpoint =
+            listener.and_then(|listener| endpoint::Endpoint::start(name, listener, Arc::clone(&observer)));
+        #[cfg(not(feature = "metrics"))]
+        let endpoint = None;
+        (observer.is_wanted().then_some(observer), endpoint)
+    }
+
+    fn is_wanted(&self) -> bool {
+        #[cfg(feature = "metrics")]
+        if self.metrics.is_some() {
+            return true;
+        }
+        false
+    }
+
+    /// A session begins.
+    pub fn session(self: &Arc<Self>) -> Arc<Observed> {
+        let observed = Arc::new(Observed {
+            observer: Arc::clone(self),
+            #[cfg(feature = "metrics")]
+            running: metrics::Running::default(),
+        });
+        #[cfg(feature = "metrics")]
+        if let Some(metrics) = &self.metrics {
+            metrics.session_begins(&observed);
+        }
+        observed
+    }
+
+    /// A connection was refused for want of something.
+    pub fn refused(&self, missing: &str) {
+        #[cfg(feature = "metrics")]
+        if let Some(metrics) = &self.metrics {
+            metrics.refused(missing);
+        }
+        #[cfg(not(feature = "metrics"))]
+        let _ = missing;
+    }
+}
+
+impl Observed {
+    #[cfg(feature = "metrics")]
+    fn metrics(&self) -> Option<&metrics::Metrics> {
+        self.observer.metrics.as_ref()
+    }
+
+    /// A command has come, or what should be one.
+    #[cold]
+    pub fn received(&self, kind: u8, payload: &[u8]) {
+        #[cfg(feature = "metrics")]
+        if let Some(metrics) = self.metrics() {
+            metrics.received(kind, payload.len());
+        }
+    }
+
+    /// All these frames have been sent.
+    #[cold]
+    pub fn sent(&self, frames: &[u8]) {
+        #[cfg(feature = "metrics")]
+        if let Some(metrics) = self.metrics() {
+            metrics.sent(frames);
+        }
+    }
+
+    /// A callback begins; when.
+    #[cold]
+    pub fn callback_begins(&self) -> Instant {
+        let now = Instant::now();
+        #[cfg(feature = "metrics")]
+        if let Some(metrics) = self.metrics() {
+            self.running.begin(metrics.age(now));
+        }
+        now
+    }
+
+    /// A callback that began then has ended; QUIT stands for close.
+    #[cold]
+    pub fn callback_ends(&self, kind: Kind, status: Option<i32>, since: Instant) {
+        #[cfg(feature = "metrics")]
+        if let Some(metrics) = self.metrics() {
+            self.running.end();
+            metrics.called(kind, status, since.elapsed());
+        }
+    }
+
+    /// The filter has asked for a macro that is not there.
+    #[cold]
+    pub fn misses_macro(&self, name: &[u8]) {
+        #[cfg(feature = "metrics")]
+        if let Some(metrics) = self.metrics() {
+            metrics.macro_is_missing(name);
+        }
+    }
+
+    /// The MTA has done something against the protocol, and the session goes on.
+    #[cold]
+    pub fn fault(&self, fault: Fault) {
+        #[cfg(feature = "metrics")]
+        if let Some(metrics) = self.metrics() {
+            metrics.fault(fault);
+        }
+    }
+
+    /// The session has ended.
+    #[cold]
+    pub fn ended(&self, ending: Ending) {
+        #[cfg(feature = "metrics")]
+        if let Some(metrics) = self.metrics() {
+            metrics.session_ends(self, ending);
+        }
+    }
+}
+
+/// The frames in what was sent: kind and payload.
+#[cfg(feature = "metrics")]
+fn frames(mut bytes: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
+    std::iter::from_fn(move || {
+        let (length, rest) = bytes.split_first_chunk::<4>()?;
+        let (frame, rest) = rest.split_at_checked(u32::from_be_bytes(*length) as usize)?;
+        bytes = rest;
+        let (kind, payload) = frame.split_first()?;
+        Some((*kind, payload))
+    })
+}

@@ -1,0 +1,114 @@
+//! What an administrator can see of sessions: metrics. What is not to be had does not hold up mail.
+
+use super::{Filter, Mta, SERVE, macros, program};
+use crate::metrics::{promtool, scrape, value};
+use crate::support::Library;
+use milter::protocol::{Kind, MacroStage};
+use std::os::unix::net::UnixStream;
+
+/// A filter on our library whose metrics are at `{dir}/m`.
+fn start() -> Filter {
+    // The directory is known only to the filter, so the path is relative to it.
+    let dir = crate::support::temp_dir();
+    let mut command = Library::Ours.command(program());
+    command.env("LIBMILTER_METRICS", format!("unix:{}", dir.path().join("m").display()));
+    let mut filter = Filter::start_with(command, &SERVE);
+    filter.companion = Some(dir);
+    filter
+}
+
+fn metrics(filter: &Filter) -> String {
+    let path = filter.companion.as_ref().unwrap().path().join("m");
+    let mut stream = None;
+    filter.wait_until("the endpoint", || {
+        stream = UnixStream::connect(&path).ok();
+        stream.is_some()
+    });
+    scrape(stream.unwrap(), "").1
+}
+
+#[test]
+fn metrics_tell_of_sessions_callbacks_and_errors() {
+    let filter = start();
+    let mut hanging = Mta::greet(&filter);
+    assert_eq!(hanging.connect_from("client"), 'c');
+    hanging.command(Kind::Helo, b"hang\0");
+    let mut mta = Mta::order(&filter, "message");
+    mta.send(&macros(MacroStage::Mail, &[(b"i", b"QUEUE1")]));
+    mta.begin_message();
+    assert_eq!(mta.end_message(b"text\r\n"), 'c');
+    // Out of order: DATA without a recipient.
+    mta.command(Kind::Data, b"");
+    Mta::order(&filter, "macro v").quit();
+    let mut broken = Mta::greet(&filter);
+    broken.send(b"\0\0\0\x01z");
+    assert!(broken.has_ended());
+    let mut text = String::new();
+    filter.wait_until("all of it is counted", || {
+        text = metrics(&filter);
+        value(&text, "milter_sessions") == 2.0 && value(&text, "milter_callbacks_running") == 1.0
+    });
+    for (sample, expected) in [
+        ("milter_sessions_started_total", 4.0),
+        ("milter_messages_total", 1.0),
+        ("milter_messages_completed_total", 1.0),
+        ("milter_session_ends_total{reason=\"quit\"}", 1.0),
+        ("milter_session_ends_total{reason=\"protocol_error\"}", 1.0),
+        ("milter_protocol_errors_total{kind=\"unknown_command\"}", 1.0),
+        ("milter_protocol_errors_total{kind=\"out_of_order\"}", 1.0),
+        ("milter_timeouts_total", 0.0),
+        ("milter_callbacks_stuck", 0.0),
+        ("milter_macros_missing_total{macro=\"v\"}", 1.0),
+        ("milter_callback_verdicts_total{callback=\"eom\",verdict=\"continue\"}", 1.0),
+        ("milter_callback_duration_seconds_bucket{callback=\"body\",le=\"+Inf\"}", 1.0),
+        ("milter_callback_duration_seconds_count{callback=\"close\"}", 2.0),
+    ] {
+        assert_eq!(value(&text, sample), expected, "{sample}: {text}");
+    }
+    assert!(value(&text, "milter_threads") >= 3.0);
+    assert!(promtool(&text).status.success());
+    filter.wait_until("the callback counts as stuck", || {
+        value(&metrics(&filter), "milter_callbacks_stuck") == 1.0
+    });
+    assert!(value(&metrics(&filter), "milter_callback_oldest_seconds") >= 10.0);
+}
+
+/// The endpoint is there for as long as the filter serves, and leaves no file behind; nobody who talks nonsense to it, or
+/// nothing, keeps others from it.
+#[test]
+fn nobody_keeps_others_from_the_metrics() {
+    let mut filter = start();
+    metrics(&filter);
+    let path = filter.companion.as_ref().unwrap().path().join("m");
+    let silent = UnixStream::connect(&path).unwrap();
+    let mut noisy = UnixStream::connect(&path).unwrap();
+    std::io::Write::write_all(&mut noisy, &[b'x'; 4096]).unwrap();
+    assert_eq!(value(&metrics(&filter), "milter_sessions"), 0.0);
+    drop(silent);
+    filter.daemon.signal(libc::SIGTERM);
+    assert_eq!(filter.end().last().unwrap(), "main 0");
+    assert!(!path.exists());
+}
+
+#[test]
+fn without_an_endpoint_mail_goes_on() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    for (value, line) in [
+        (
+            "9735",
+            "3 steered: LIBMILTER_METRICS: \"9735\" is not an IP address and a port, such as 127.0.0.1:9735 or \
+             [::1]:9735, or unix:/path, the default holds",
+        ),
+        (
+            &address,
+            "3 steered: LIBMILTER_METRICS: cannot listen, there are no metrics: Address already in use (os error 98)",
+        ),
+    ] {
+        let mut command = Library::Ours.command(program());
+        command.env("LIBMILTER_METRICS", value);
+        let filter = Filter::start_with(command, &SERVE);
+        Mta::greet(&filter).quit();
+        assert_eq!(filter.log(), [line]);
+    }
+}
