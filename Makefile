@@ -35,6 +35,10 @@ DIFF_SEED ?= 1
 MODEL = $(CARGO) test $(CARGOFLAGS) --target-dir $(TARGET) --lib --features model server::model
 MODEL_RUNS ?= 50000
 
+# How long `make soak` lasts, and how many connections there are at a time.
+SOAK_SECONDS ?= 1800
+SOAK_SESSIONS ?= 256
+
 # How many seconds each target of `make fuzz` runs.
 FUZZ_SECONDS ?= 60
 # And how many each of the five loads of `make sanitize` lasts.
@@ -54,7 +58,7 @@ VERSION = 8.17.1.9
 UNDECLARED = mi_stop sm_errstring sm_strlcat sm_strlcat2 sm_strlcpy sm_strlcpyn
 WARNINGS = -std=gnu11 -Wall -Wextra -Wpedantic -Werror
 
-.PHONY: all library milter-send examples manual demo check check-long fuzz sanitize deny deps filters header install uninstall clean help
+.PHONY: all library milter-send examples manual demo check check-long soak fuzz sanitize deny deps filters header install uninstall clean help
 
 all: library milter-send examples  ## the library in target/lib, milter-send, and the C examples
 
@@ -105,6 +109,10 @@ check-long: deps all  ## many orders of events, and a million random sessions on
 		$(CARGO) test $(CARGOFLAGS) --release --target-dir $(TARGET) --test integration \
 		differential::sessions_agree -- --exact --nocapture
 	MODEL_RUNS=$(MODEL_RUNS) $(MODEL)
+
+soak: deps all  ## endurance under mixed load, stops, and failing system calls (SOAK_SECONDS, SOAK_SESSIONS); a chart in target/soak.svg
+	SOAK_SECONDS=$(SOAK_SECONDS) SOAK_SESSIONS=$(SOAK_SESSIONS) \
+		$(CARGO) test $(CARGOFLAGS) --target-dir $(TARGET) --test integration -- soak:: chaos:: --test-threads 1 --nocapture
 
 fuzz:  ## random input for the library and milter-send, FUZZ_SECONDS for each target: see fuzz/run
 	CARGO="$(CARGO)" fuzz/run $(FUZZ_SECONDS)

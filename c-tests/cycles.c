@@ -1,7 +1,7 @@
 /*
  * cycles: a filter that is started and stopped again and again, at random moments and in every way, for as many
- * milliseconds as the second argument says; the first is the socket, the third the seed. If there is a fourth, smfi_main may
- * fail. It ends by abort() when a session is not closed exactly once, when a message that has begun does not end exactly once,
+ * milliseconds as the second argument says; the first is the socket, the third the seed. With the seed 0 it is started once, and
+ * others stop it. If there is a fourth argument, smfi_main may fail. It ends by abort() when a session is not closed exactly once, when a message that has begun does not end exactly once,
  * and when a callback runs while smfi_main does not. At the end it prints what it has seen.
  */
 #define _GNU_SOURCE
@@ -58,9 +58,10 @@ static sfsistat on_negotiate(SMFICTX *ctx, unsigned long f0, unsigned long f1, u
 
 static sfsistat on_helo(SMFICTX *ctx, char *name)
 {
-    (void)name;
     if (session_of(ctx) == NULL)
         fault("HELO before the negotiation, or after the end");
+    if (strcmp(name, "slow") == 0)
+        usleep(20000);
     if (atomic_exchange(&stop_in_callback, false))
         smfi_stop();
     return SMFIS_CONTINUE;
@@ -175,13 +176,15 @@ int main(int argc, char **argv)
     sigaddset(&stops, SIGTERM);
     sigaddset(&stops, SIGHUP);
     sigaddset(&stops, SIGINT);
-    pthread_sigmask(SIG_BLOCK, &stops, NULL);
+    if (seed != 0)
+        pthread_sigmask(SIG_BLOCK, &stops, NULL);
     signal(SIGUSR1, stop_from_handler);
     if (smfi_register(filter) != MI_SUCCESS || smfi_setconn(argv[1]) != MI_SUCCESS)
         return 65;
-    while (pthread_create(&stopper, NULL, stop_again_and_again, &seed) != 0)
+    while (seed != 0 && pthread_create(&stopper, NULL, stop_again_and_again, &seed) != 0)
         ;
-    for (long end = milliseconds() + strtol(argv[2], NULL, 10); milliseconds() < end; runs++) {
+    long end = milliseconds() + strtol(argv[2], NULL, 10);
+    while (seed != 0 ? milliseconds() < end : runs == 0) {
         is_running = true;
         bool has_failed = smfi_opensocket(1) != MI_SUCCESS || smfi_main() != MI_SUCCESS;
         is_running = false;
@@ -190,9 +193,11 @@ int main(int argc, char **argv)
             fault("smfi_main");
         if (open_sessions != 0)
             fault("a session was not closed");
+        runs++;
     }
     is_over = true;
-    pthread_join(stopper, NULL);
+    if (seed != 0)
+        pthread_join(stopper, NULL);
     printf("%d runs, %d failed, %d sessions, %d messages, %d aborts\n", runs, failures, all_sessions, messages, aborts);
     return 0;
 }

@@ -24,7 +24,7 @@ fn duration() -> u64 {
 }
 
 /// Commands of a session that ends in order, after so many of them by hanging up.
-fn dialogue(commands: usize) -> Vec<u8> {
+pub fn dialogue(commands: usize) -> Vec<u8> {
     let offer = [6, 0x1ff, 0x1f_ffff].map(u32::to_be_bytes).concat();
     let whole: [(u8, &[u8]); 10] = [
         (b'O', &offer),
@@ -111,7 +111,7 @@ fn play(variables: &[(&str, &str)], seed: u64, may_fail: bool) -> String {
 }
 
 /// The numbers in what was printed.
-fn numbers(printed: &str) -> Vec<u64> {
+pub fn numbers(printed: &str) -> Vec<u64> {
     printed.split(|byte: char| !byte.is_ascii_digit()).filter_map(|number| number.parse().ok()).collect()
 }
 

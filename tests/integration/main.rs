@@ -29,6 +29,7 @@ mod opendkim;
 mod promises;
 mod protocol;
 mod relink;
+mod soak;
 mod support;
 mod wire;
 mod workshop;
