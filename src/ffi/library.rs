@@ -4,8 +4,9 @@ use super::callbacks::Callbacks;
 use super::types::{MI_SUCCESS, sm_bool, smfiDesc};
 use super::{entry, entry_if, filled};
 use crate::log;
-use crate::server::endpoint::Endpoint;
+use crate::server::activation::Passed;
 use crate::server::listener::{Access, Listener};
+use crate::server::ops::Listen;
 use crate::server::settings::Settings;
 use crate::server::{self, ops, signals};
 use crate::sys::signal::ignore_sigpipe;
@@ -66,22 +67,41 @@ impl Setup {
             return Some(());
         }
         ops::set_up_log(self.name());
-        let shown = String::from_utf8_lossy(spec);
-        let endpoint = match Endpoint::parse(spec) {
-            Ok(endpoint) => endpoint,
-            Err(error) => {
-                self.complain(format_args!("{function}: connection \"{shown}\": {error}"));
-                return None;
-            }
-        };
-        let access = Access::from_environment(self.name());
-        match Listener::open(&endpoint, self.settings.backlog, remove_old, &access) {
-            Ok(listener) => self.socket = Some(OpenSocket::Waiting(listener)),
-            Err(error) => {
-                self.complain(format_args!("{function}: connection \"{shown}\": {error}"));
-                return None;
+        let passed = Passed::from_environment();
+        let listen = Listen::from_environment(self.name(), &passed);
+        let shown = String::from_utf8_lossy(spec).into_owned();
+        let mut own = Vec::new();
+        if listen.as_ref().is_none_or(|listen| listen.is_added) {
+            match passed.resolve(spec) {
+                Ok(endpoint) => own.push((shown, endpoint)),
+                Err(error) => {
+                    self.complain(format_args!("{function}: connection \"{shown}\": {error}"));
+                    return None;
+                }
             }
         }
+        let v6_only = listen.as_ref().is_some_and(|listen| listen.has_both_families(&own));
+        let access = Access { v6_only, ..Access::from_environment(self.name()) };
+        let own = own.into_iter().map(|socket| (socket, remove_old));
+        // Nobody else removes those of the administrator.
+        let added =
+            listen.map_or_else(Vec::new, |listen| listen.sockets).into_iter().map(|socket| (socket, true));
+        let mut all: Option<Listener> = None;
+        for ((shown, endpoint), remove_old) in own.chain(added) {
+            match Listener::open(&endpoint, self.settings.backlog, remove_old, &access) {
+                Ok(listener) => {
+                    all = Some(match all {
+                        Some(others) => others.and(listener),
+                        None => listener,
+                    });
+                }
+                Err(error) => {
+                    self.complain(format_args!("{function}: connection \"{shown}\": {error}"));
+                    return None;
+                }
+            }
+        }
+        self.socket = Some(OpenSocket::Waiting(all?));
         Some(())
     }
 }

@@ -1,4 +1,4 @@
-//! The listening socket, and the unix socket file that goes with it: only a file that this value made itself is
+//! The listening sockets, and the unix socket files that go with them: only a file that this value made itself is
 //! ever removed at the end.
 
 use super::endpoint::Endpoint;
@@ -8,6 +8,7 @@ use crate::sys::event::EventFd;
 use crate::sys::fork::{self, Moment};
 use crate::sys::socket::{self, Address, Listening, Socket};
 use crate::sys::{self, Interest, Woken};
+use smallvec::SmallVec;
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
@@ -21,22 +22,29 @@ use std::time::{Duration, Instant};
 /// The longest wait for a connection.
 pub const LONGEST_WAIT: Duration = Duration::from_secs(2);
 
-/// A socket that MTAs connect to. When smfi_opensocket has opened it, other processes may have it by the time of
-/// smfi_main, those that this one was forked from or that it has forked; and with `fd:` nobody knows who has it.
+/// Where MTAs connect to: one socket, or several. When smfi_opensocket has opened it, other processes may have it by the
+/// time of smfi_main, those that this one was forked from or that it has forked; and with `fd:` nobody knows who has it.
 /// They go on to serve when this process stops, so nothing is done to the socket that they would notice.
 #[derive(Debug)]
 pub struct Listener {
-    socket: Listening,
-    /// When this process opened the socket; `None` if that was somebody else.
-    opened: Option<Moment>,
+    /// At least one.
+    sockets: Vec<Bound>,
     /// Where threads wait, unless they wait in accept(2).
     queue: Option<Queue>,
     is_refusing: AtomicBool,
+}
+
+/// One of the sockets.
+#[derive(Debug)]
+struct Bound {
+    socket: Listening,
+    /// When this process opened the socket; `None` if that was somebody else.
+    opened: Option<Moment>,
     file: Option<SocketFile>,
 }
 
-/// Where threads wait for connections on a socket that others have, too: nobody could end an accept(2) there without
-/// hurting them. One thread is woken for each connection.
+/// Where threads wait for connections on several sockets, or on one that others have, too: nobody could end an accept(2)
+/// there without hurting them. One thread is woken for each connection.
 #[derive(Debug)]
 struct Queue {
     poller: Epoll,
@@ -44,18 +52,20 @@ struct Queue {
 }
 
 impl Queue {
-    const CONNECTION: u64 = 0;
-    const REFUSED: u64 = 1;
+    /// The token of the event; those of the sockets are their indices.
+    const REFUSED: u64 = u64::MAX;
 
-    fn new(socket: &Listening) -> io::Result<Self> {
+    fn new(sockets: &[Bound]) -> io::Result<Self> {
         let queue = Self { poller: Epoll::new()?, refused: EventFd::new()? };
         queue.poller.add(queue.refused.as_fd(), Self::REFUSED, Trigger::Level)?;
-        queue.poller.add(socket.as_fd(), Self::CONNECTION, Trigger::Once)?;
+        for (token, bound) in (0..).zip(sockets) {
+            queue.poller.add(bound.socket.as_fd(), token, Trigger::Once)?;
+        }
         Ok(queue)
     }
 }
 
-/// Who may use a unix socket.
+/// Who may use a socket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Access {
     /// The mode; `None` for what the umask leaves.
@@ -66,11 +76,13 @@ pub struct Access {
     pub group: Option<u32>,
     /// Whether a socket that is to be removed may be one that somebody serves.
     pub steals: bool,
+    /// Whether an IPv6 socket is closed to IPv4, so that there can be one for IPv4 beside it.
+    pub v6_only: bool,
 }
 
 impl Default for Access {
     fn default() -> Self {
-        Self { mode: None, owner: None, group: None, steals: true }
+        Self { mode: None, owner: None, group: None, steals: true, v6_only: false }
     }
 }
 
@@ -130,7 +142,8 @@ impl Listener {
             }
             Endpoint::Inet(address) => {
                 let doing = "listen on the address";
-                let socket = Listening::bind(Address::Inet(*address)).map_err(because(doing))?;
+                let socket =
+                    Listening::bind(Address::Inet(*address), access.v6_only).map_err(because(doing))?;
                 socket.listen(backlog).map_err(because(doing))?;
                 (socket, None)
             }
@@ -139,25 +152,32 @@ impl Listener {
                 if remove_old {
                     remove_socket(path, access.steals).map_err(because("remove the old socket"))?;
                 }
-                let socket = Listening::bind(Address::Unix(bytes)).map_err(because("listen on the path"))?;
+                let doing = "listen on the path";
+                let socket = Listening::bind(Address::Unix(bytes), false).map_err(because(doing))?;
                 let file = SocketFile::at(path).map_err(because("examine the new socket"))?;
                 // Nobody can connect yet.
                 if let Err((doing, error)) = access.grant(path) {
                     file.remove();
                     return Err(CannotOpen { doing, error });
                 }
-                socket.listen(backlog).map_err(because("listen on the path"))?;
+                socket.listen(backlog).map_err(because(doing))?;
                 (socket, Some(file))
             }
         };
         fork::watch();
+        let opened = (!matches!(endpoint, Endpoint::Inherited(_))).then(Moment::now);
         Ok(Self {
-            socket,
-            opened: (!matches!(endpoint, Endpoint::Inherited(_))).then(Moment::now),
+            sockets: vec![Bound { socket, opened, file }],
             queue: None,
             is_refusing: AtomicBool::new(false),
-            file,
         })
+    }
+
+    /// One that listens where either does.
+    #[must_use]
+    pub fn and(mut self, mut other: Self) -> Self {
+        self.sockets.append(&mut other.sockets);
+        self
     }
 
     /// Prepares for [`Self::accept`].
@@ -165,16 +185,19 @@ impl Listener {
     /// # Errors
     /// Somebody has closed the socket, or no descriptor is to be had.
     pub fn prepare(&mut self) -> io::Result<()> {
-        if !self.socket.is_open() {
+        if !self.sockets.iter().all(|bound| bound.socket.is_open()) {
             return Err(io::Error::other("the descriptor of the listening socket was closed"));
         }
         // Children that the filter forks from now on may have the socket, but do not serve it.
-        if self.opened.is_some_and(|opened| !opened.is_before_a_fork()) {
-            self.socket.set_accept_timeout(LONGEST_WAIT)?;
-        } else {
-            self.queue = Some(Queue::new(&self.socket)?);
+        match &*self.sockets {
+            [Bound { socket, opened: Some(opened), .. }] if !opened.is_before_a_fork() => {
+                socket.set_accept_timeout(LONGEST_WAIT)
+            }
+            sockets => {
+                self.queue = Some(Queue::new(sockets)?);
+                Ok(())
+            }
         }
-        Ok(())
     }
 
     /// Waits for a connection and accepts it; `None` if there is none for [`LONGEST_WAIT`], or after
@@ -187,7 +210,7 @@ impl Listener {
         loop {
             let socket = match &self.queue {
                 Some(queue) => self.accept_from(queue, deadline)?,
-                None => accepted(self.socket.accept())?,
+                None => accepted(self.sockets[0].socket.accept())?,
             };
             if socket.is_some() || Instant::now() >= deadline || self.is_refusing.load(Ordering::SeqCst) {
                 return Ok(socket);
@@ -199,23 +222,33 @@ impl Listener {
     /// thread gets the next connection.
     fn accept_from(&self, queue: &Queue, deadline: Instant) -> io::Result<Option<Socket>> {
         let left = deadline.saturating_duration_since(Instant::now());
-        let (mut is_wanted, mut is_refused) = (false, false);
+        let (mut wanted, mut is_refused) = (SmallVec::<[u64; 4]>::new(), false);
         queue.poller.wait(left, |report| match report.token {
-            Queue::CONNECTION => is_wanted = true,
-            _ => is_refused = true,
+            Queue::REFUSED => is_refused = true,
+            token => wanted.push(token),
         })?;
-        if is_refused || !is_wanted {
-            return Ok(None);
+        let Some((&token, others)) = wanted.split_first().filter(|_| !is_refused) else { return Ok(None) };
+        for &other in others {
+            // Another thread may have them at once.
+            self.arm(queue, other)?;
         }
-        let socket = accepted(self.socket.accept());
-        queue.poller.arm(self.as_fd(), Queue::CONNECTION, Trigger::Once)?;
+        let socket = accepted(self.sockets[token as usize].socket.accept());
+        self.arm(queue, token)?;
         socket
+    }
+
+    fn arm(&self, queue: &Queue, token: u64) -> io::Result<()> {
+        queue.poller.arm(self.sockets[token as usize].socket.as_fd(), token, Trigger::Once)
     }
 
     /// Waits for a connection without accepting it; `false` if there is none in this time, or when `stopping`
     /// becomes readable.
     pub fn is_wanted(&self, time: Duration, stopping: BorrowedFd<'_>) -> bool {
-        let woken = sys::wait(self.as_fd(), Interest::Read, stopping, Instant::now() + time);
+        let fd = match (&*self.sockets, &self.queue) {
+            ([_, _, ..], Some(queue)) => queue.poller.as_fd(),
+            (sockets, _) => sockets[0].socket.as_fd(),
+        };
+        let woken = sys::wait(fd, Interest::Read, stopping, Instant::now() + time);
         matches!(woken, Ok(Woken::Ready))
     }
 
@@ -224,7 +257,7 @@ impl Listener {
         self.is_refusing.store(true, Ordering::SeqCst);
         match &self.queue {
             Some(queue) => queue.refused.raise(),
-            None => self.socket.shut_down(),
+            None => self.sockets[0].socket.shut_down(),
         }
     }
 }
@@ -242,19 +275,11 @@ fn accepted(result: io::Result<Socket>) -> io::Result<Option<Socket>> {
     }
 }
 
-impl AsFd for Listener {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
-    }
-}
-
 impl Drop for Listener {
     fn drop(&mut self) {
         // Root's sockets stay, as scripts expect of libmilter.
-        if let Some(file) = &self.file
-            && !sys::is_root()
-        {
-            file.remove();
+        if !sys::is_root() {
+            self.sockets.iter().filter_map(|bound| bound.file.as_ref()).for_each(SocketFile::remove);
         }
     }
 }
@@ -331,6 +356,24 @@ mod tests {
         let error = Listener::open(&endpoint(&path), 1, true, &Access::default()).unwrap_err();
         assert_eq!(error.to_string(), "cannot remove the old socket: the file is not a socket");
         assert_eq!(fs::read_to_string(&path).unwrap(), "precious");
+    }
+
+    #[test]
+    fn a_connection_to_any_of_several_sockets_is_accepted_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = ["a", "b", "c"].map(|name| dir.path().join(name));
+        let open = |path: &PathBuf| Listener::open(&endpoint(path), 10, false, &Access::default()).unwrap();
+        let mut listener = open(&paths[0]).and(open(&paths[1])).and(open(&paths[2]));
+        listener.prepare().unwrap();
+        for _ in 0..3 {
+            let connect = |path| std::os::unix::net::UnixStream::connect(path).unwrap();
+            let _peers = [&paths[2], &paths[0], &paths[2], &paths[1]].map(connect);
+            for _ in 0..4 {
+                assert!(listener.accept().unwrap().is_some());
+            }
+        }
+        listener.refuse();
+        assert!(listener.accept().unwrap().is_none());
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The process: where it listens, its threads, how it stops. [`serve`] is what smfi_main does.
 #![forbid(unsafe_code)]
 
+pub mod activation;
 pub mod endpoint;
 mod engine;
 mod event;

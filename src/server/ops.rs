@@ -1,6 +1,8 @@
 //! What an administrator sets by environment variables, below the filter. Each has a line in docs/man/libmilter.7. A value
 //! that is none is logged, with what is allowed, and counts as unset, as an empty one does.
 
+use super::activation::Passed;
+use super::endpoint::Endpoint;
 use super::listener::Access;
 use super::manager;
 use super::settings::{Hangup, Settings, Threads};
@@ -99,6 +101,48 @@ fn log_settings(variables: &Variables<'_>) -> (Destination, libc::c_int) {
     (destination.unwrap_or(default), level.unwrap_or(libc::LOG_WARNING))
 }
 
+/// Sockets that an administrator wants the filter to listen on.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Listen {
+    /// Beside that of the filter, not instead of it.
+    pub is_added: bool,
+    /// Each as it was written, and what it means.
+    pub sockets: Vec<(String, Endpoint)>,
+}
+
+impl Listen {
+    /// What the environment says; complaints are in the name of the filter.
+    pub fn from_environment(name: &CStr, passed: &Passed) -> Option<Self> {
+        Self::from(&Variables { name, lookup: &environment::variable }, passed)
+    }
+
+    fn from(variables: &Variables<'_>, passed: &Passed) -> Option<Self> {
+        let allowed = "a list of sockets, such as inet:8891@127.0.0.1, perhaps with a + before it";
+        variables.read("LIBMILTER_LISTEN", allowed, |text| {
+            let (is_added, list) = match text.strip_prefix('+') {
+                Some(list) => (true, list),
+                None => (false, text),
+            };
+            let resolve = |spec: &str| Some((spec.to_owned(), passed.resolve(spec.as_bytes()).ok()?));
+            let sockets = list.split_ascii_whitespace().map(resolve).collect::<Option<Vec<_>>>()?;
+            (!sockets.is_empty()).then_some(Self { is_added, sockets })
+        })
+    }
+
+    /// Whether there are sockets for IPv4 and for IPv6 with the same port, here or among `others`.
+    pub fn has_both_families(&self, others: &[(String, Endpoint)]) -> bool {
+        let addresses = || {
+            self.sockets.iter().chain(others).filter_map(|(_, endpoint)| match endpoint {
+                Endpoint::Inet(address) => Some(address),
+                _ => None,
+            })
+        };
+        addresses().any(|one| {
+            addresses().any(|other| one.is_ipv4() && other.is_ipv6() && one.port() == other.port())
+        })
+    }
+}
+
 impl Access {
     /// What the environment says of unix sockets; complaints are in the name of the filter.
     pub fn from_environment(name: &CStr) -> Self {
@@ -118,6 +162,7 @@ impl Access {
             owner: variables.read("LIBMILTER_SOCKET_OWNER", "a user of this system", access::user),
             group: variables.read("LIBMILTER_SOCKET_GROUP", "a group of this system", access::group),
             steals: variables.read("LIBMILTER_SOCKET_STEAL", "yes or no", yes_or_no).unwrap_or(true),
+            v6_only: false,
         }
     }
 }
@@ -328,6 +373,28 @@ mod tests {
         assert_eq!(settings("stderr", "warning"), (Destination::Stderr, libc::LOG_WARNING, 0));
         assert_eq!(settings("", "info"), (Destination::Syslog, libc::LOG_INFO, 0));
         assert_eq!(settings("journal", "7"), (Destination::Default, libc::LOG_WARNING, 2));
+    }
+
+    #[test]
+    fn sockets_are_added_or_replace_that_of_the_filter() {
+        let listen = |value: &str| {
+            let lookup = |name: &str| (name == "LIBMILTER_LISTEN").then(|| value.into());
+            let variables = Variables { name: c"name", lookup: &lookup };
+            (Listen::from(&variables, &Passed::default()), log::take_lines().len())
+        };
+        let socket = |spec: &str| (spec.to_owned(), Endpoint::parse(spec.as_bytes()).unwrap());
+        let both = vec![socket("inet:1@127.0.0.1"), socket("inet6:1@[::1]")];
+        for (value, is_added) in
+            [("inet:1@127.0.0.1 inet6:1@[::1]", false), ("+ inet:1@127.0.0.1\tinet6:1@[::1] ", true)]
+        {
+            assert_eq!(listen(value), (Some(Listen { is_added, sockets: both.clone() }), 0));
+        }
+        for bad in ["+", " ", "inet:1 tcp:2", "inet:x", "fd:name"] {
+            assert_eq!(listen(bad), (None, 1), "{bad}");
+        }
+        let one = Listen { is_added: true, sockets: vec![socket("inet6:1@[::1]")] };
+        assert!(!one.has_both_families(&[socket("inet:2")]) && !one.has_both_families(&[socket("unix:x")]));
+        assert!(one.has_both_families(&[socket("inet:1")]));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use super::{check, milliseconds, opened};
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 /// When a descriptor is reported.
@@ -46,6 +46,13 @@ pub const BATCH: usize = 64;
 /// A set of descriptors, each with a token.
 #[derive(Debug)]
 pub struct Epoll(OwnedFd);
+
+impl AsFd for Epoll {
+    /// Readable while there is something to report.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
 
 impl Epoll {
     /// An empty set.

@@ -78,14 +78,7 @@ impl Socket {
     /// Who is at the other end.
     pub fn peer(&self) -> Peer {
         let fd = self.fd.as_raw_fd();
-        // SAFETY: all-zero is a valid sockaddr_storage.
-        let mut name: libc::sockaddr_storage = unsafe { zeroed() };
-        let mut size = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
-        // SAFETY: the kernel writes at most `size` bytes into a live variable of that size.
-        let result = unsafe { libc::getpeername(fd, std::ptr::from_mut(&mut name).cast(), &raw mut size) };
-        if result == -1 {
-            return Peer::Unknown;
-        }
+        let Ok((name, _)) = name_by(fd, libc::getpeername) else { return Peer::Unknown };
         match libc::c_int::from(name.ss_family) {
             libc::AF_UNIX => peer_process(fd).map_or(Peer::Unknown, Peer::Process),
             _ => inet_address(&name).map_or(Peer::Unknown, Peer::Inet),
@@ -149,6 +142,44 @@ impl std::fmt::Display for Peer {
             Self::Unknown => f.write_str("unknown"),
         }
     }
+}
+
+/// A socket's name or its peer's, and how many bytes of it count.
+fn name_by(
+    fd: RawFd,
+    call: unsafe extern "C" fn(libc::c_int, *mut libc::sockaddr, *mut libc::socklen_t) -> libc::c_int,
+) -> io::Result<(libc::sockaddr_storage, usize)> {
+    // SAFETY: all-zero is a valid sockaddr_storage.
+    let mut name: libc::sockaddr_storage = unsafe { zeroed() };
+    let mut size = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
+    // SAFETY: getpeername or getsockname; the kernel writes at most `size` bytes into a live variable of that size.
+    check(unsafe { call(fd, std::ptr::from_mut(&mut name).cast(), &raw mut size) })?;
+    Ok((name, size as usize))
+}
+
+/// Where a socket listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// The path of a unix socket.
+    Unix(Vec<u8>),
+    /// An IPv4 or IPv6 address with port.
+    Inet(SocketAddr),
+}
+
+/// Where the descriptor's socket listens; `None` if it does not, or is none.
+pub fn listens_at(fd: RawFd) -> Option<Place> {
+    if get_option(fd, libc::SO_ACCEPTCONN).ok()? == 0 {
+        return None;
+    }
+    let (name, size) = name_by(fd, libc::getsockname).ok()?;
+    if libc::c_int::from(name.ss_family) != libc::AF_UNIX {
+        return inet_address(&name).map(Place::Inet);
+    }
+    // SAFETY: a name of this family is a sockaddr_un, and the storage is large enough and aligned for all.
+    let path = unsafe { &*std::ptr::from_ref(&name).cast::<libc::sockaddr_un>() }.sun_path;
+    let length = size.saturating_sub(offset_of!(libc::sockaddr_un, sun_path)).min(path.len());
+    let bytes = path[..length].iter().map(|&byte| byte as u8).take_while(|&byte| byte != 0);
+    Some(Place::Unix(bytes.collect()))
 }
 
 /// The process at the other end of a unix socket, if it is one of this system's.
@@ -232,11 +263,11 @@ struct Settings {
 
 impl Listening {
     /// Creates a socket and binds it to `address`. Nobody can connect before [`Self::listen`]. [`Self::accept`] does not
-    /// wait. The mode of a unix socket's file follows the umask.
+    /// wait. The mode of a unix socket's file follows the umask. An IPv6 socket may be closed to IPv4.
     ///
     /// # Errors
     /// As socket(2), bind(2).
-    pub fn bind(address: Address<'_>) -> io::Result<Self> {
+    pub fn bind(address: Address<'_>, v6_only: bool) -> io::Result<Self> {
         let family = match address {
             Address::Unix(_) => libc::AF_UNIX,
             Address::Inet(SocketAddr::V4(_)) => libc::AF_INET,
@@ -259,6 +290,9 @@ impl Listening {
                 match address {
                     SocketAddr::V4(address) => bind(fd, &inet_name(address), size_of::<libc::sockaddr_in>())?,
                     SocketAddr::V6(address) => {
+                        if v6_only {
+                            set_option(fd, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, &1)?;
+                        }
                         bind(fd, &inet6_name(address), size_of::<libc::sockaddr_in6>())?;
                     }
                 }

@@ -213,6 +213,26 @@ fn opendkim_says_who_speaks_http_to_it() {
     assert_eq!((&line["filter"], &line["reason"]), (&"OpenDKIM Filter".into(), &"frame".into()));
 }
 
+/// OpenDKIM knows of one socket, and serves three: IPv4 and IPv6 together.
+#[test]
+fn opendkim_listens_on_several_sockets() {
+    let dir = temp_dir();
+    let socket = dir.path().join("s");
+    let port = crate::support::free_port("127.0.0.1");
+    let mut command = configure(dir.path());
+    command.arg(format!("local:{}", socket.display()));
+    command.env("LIBMILTER_LISTEN", format!("+inet:{port}@127.0.0.1 inet6:{port}@[::1]"));
+    let mut opendkim = Daemon::start(&mut command);
+    Endpoint::Inet6(port).await_listener();
+    for place in
+        [socket.display().to_string(), format!("inet:{port}@127.0.0.1"), format!("inet6:{port}@[::1]")]
+    {
+        sign_by_milter_send(Path::new(&place));
+    }
+    opendkim.signal(libc::SIGTERM);
+    assert!(opendkim.wait().success());
+}
+
 /// More clients than sessions and threads are allowed: all of them are served.
 #[test]
 fn opendkim_serves_all_within_limits() {

@@ -6,6 +6,7 @@ mod descriptors;
 mod errors;
 mod gathering;
 mod limits;
+mod listen;
 mod load;
 mod log;
 mod memcheck;
