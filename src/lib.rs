@@ -7,7 +7,7 @@
 //! ```
 //!
 //! An arrow to the left never exists: nothing below [`ffi`] sees a C function pointer, so all of it runs in unit
-//! tests without C. The walk of one packet:
+//! tests without C. The path of one packet:
 //!
 //! ```text
 //! server::engine   accepts a connection, or is told that a silent one speaks; a thread calls Session::run

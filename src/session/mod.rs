@@ -316,7 +316,7 @@ impl Session {
         self.ctx.shrink();
     }
 
-    /// The walk of one packet, over and over. When nothing is left to wait for, a short read says that all was read, unless
+    /// The path of one packet, over and over. When nothing is left to wait for, a short read says that all was read, unless
     /// this session `reads_on`.
     fn serve<F: Filter>(
         &mut self,

@@ -289,3 +289,92 @@ fn links_between_documents_lead_somewhere() {
     }
     assert_eq!(broken, Vec::<String>::new());
 }
+
+/// The newest section of the changelog is that of the version; so are the lock files.
+#[test]
+fn the_release_is_consistent() {
+    let version = env!("CARGO_PKG_VERSION");
+    let changelog = fs::read_to_string(repository().join("CHANGELOG.md")).unwrap();
+    let newest = changelog.lines().find(|line| line.starts_with("## ")).unwrap();
+    assert!(newest.starts_with(&format!("## {version},")), "{newest}");
+    for lock in ["Cargo.lock", "fuzz/Cargo.lock"] {
+        let lock = fs::read_to_string(repository().join(lock)).unwrap();
+        assert!(lock.contains(&format!("name = \"libmilter-rs\"\nversion = \"{version}\"\n")));
+    }
+}
+
+/// The commands of the README's recipe, in order, with a database and a library of the test's own.
+#[test]
+fn the_diversion_in_the_readme_there_and_back() {
+    let readme = fs::read_to_string(repository().join("README.md")).unwrap();
+    let (_, recipe) = readme.split_once("\n### In place of Debian's file\n").unwrap();
+    let (recipe, _) = recipe.split_once("\n### ").unwrap();
+    let (there, back) = recipe.split_once("To go back").unwrap();
+    let commands = |text: &str| -> String {
+        text.lines().filter_map(|line| line.strip_prefix("    ")).map(|line| line.to_owned() + "\n").collect()
+    };
+    let dir = temp_dir();
+    let [library, built, database] =
+        ["libmilter.so.1.0.1", "target/lib", "dpkg"].map(|name| dir.path().join(name));
+    for directory in [&built, &database] {
+        fs::create_dir_all(directory).unwrap();
+    }
+    fs::write(&library, "Debian's").unwrap();
+    fs::write(built.join("libmilter.so.1.0.1"), "ours").unwrap();
+    let find = "$(dpkg -L libmilter1.0.1 | grep '/libmilter\\.so\\.1\\.0\\.1$')";
+    assert_eq!(commands(there).matches(find).count(), 1, "{there}");
+    let found = stdout(Command::new("sh").args(["-c", &format!("echo {find}")]));
+    assert_eq!(
+        Path::new(found.trim()).canonicalize().unwrap(),
+        Library::Reference.file().canonicalize().unwrap()
+    );
+
+    let adapted = |text: &str| {
+        commands(text)
+            .replace(find, library.to_str().unwrap())
+            .replace("dpkg-divert", &format!("dpkg-divert --admindir {}", database.display()))
+    };
+    let set = adapted(there).lines().take_while(|line| line.contains('=')).collect::<Vec<_>>().join("\n");
+    let shell = |script: &str| run(Command::new("sh").args(["-euc", script]).current_dir(dir.path()));
+    shell(&adapted(there));
+    assert_eq!(fs::read_to_string(&library).unwrap(), "ours");
+    let kept = dir.path().join("debian-libmilter.so.1.0.1");
+    assert_eq!(fs::read_to_string(&kept).unwrap(), "Debian's");
+    let diverted = |expected: bool| {
+        let diversions = fs::read_to_string(database.join("diversions")).unwrap_or_default();
+        assert_eq!(diversions.contains(library.to_str().unwrap()), expected, "{diversions}");
+    };
+    diverted(true);
+    shell(&format!("{set}\n{}", adapted(back)));
+    assert_eq!(fs::read_to_string(&library).unwrap(), "Debian's");
+    assert!(!kept.exists());
+    diverted(false);
+}
+
+/// Nothing in the unit files is unknown to systemd.
+#[test]
+fn unit_files_are_what_systemd_understands() {
+    let dir = temp_dir();
+    let drop_in = dir.path().join("opendkim.service.d/libmilter.conf");
+    fs::create_dir(drop_in.parent().unwrap()).unwrap();
+    let units = repository().join("docs/systemd");
+    fs::copy("/lib/systemd/system/opendkim.service", dir.path().join("opendkim.service")).unwrap();
+    fs::copy(units.join("opendkim.socket"), dir.path().join("opendkim.socket")).unwrap();
+    let text = fs::read_to_string(units.join("opendkim.service.d-libmilter.conf")).unwrap();
+    let complaints = |text: &str| {
+        fs::write(&drop_in, text).unwrap();
+        let verified = Command::new("systemd-analyze")
+            .env("SYSTEMD_UNIT_PATH", format!("{}:", dir.path().display()))
+            .arg("verify")
+            .args(["opendkim.service", "opendkim.socket"].map(|unit| dir.path().join(unit)))
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&verified.stderr).into_owned();
+        said.lines()
+            .filter(|line| line.contains(dir.path().to_str().unwrap()))
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(complaints(&text), Vec::<String>::new());
+    assert_eq!(complaints(&text.replace("WatchdogSec", "WatchdogSecs")).len(), 1);
+}
