@@ -2,9 +2,9 @@
 //! again. Everything here was watched: see docs/protocol.md, D25 to D36, A11, D44 and D45.
 
 use super::disposition::{DefaultAction, Disposition};
+use super::exchange::Verdict;
 use super::habits::{Flavor, Skip};
 use super::play::HOST_NAME;
-use super::session::Verdict;
 use super::smtp_text;
 use super::warning::Warning;
 use crate::protocol::Kind;

@@ -6,6 +6,7 @@
 //! | `address` | finds and connects to a filter |
 //! | `link` | frames over a connection, with deadlines |
 //! | `session`, `terms` | negotiation, single commands and their answers |
+//! | `exchange`, `answer` | what came of a command, and how an MTA reads the frames that answer it |
 //! | `play` | whole SMTP sessions |
 //! | `message`, `envelope` | what is sent |
 //! | `change`, `given`, `apply` | what the filter wants changed, reading it, and changing it |
@@ -15,11 +16,13 @@
 #![forbid(unsafe_code)]
 
 mod address;
+mod answer;
 mod apply;
 mod change;
 mod disposition;
 mod envelope;
 mod error;
+mod exchange;
 mod given;
 mod habits;
 mod judge;
@@ -42,11 +45,12 @@ pub use change::Change;
 pub use disposition::{DefaultAction, Disposition};
 pub use envelope::{Envelope, Mailbox};
 pub use error::{Error, Fault, flag_list, flag_names};
+pub use exchange::{Exchange, Failure, Omission, Outcome, Verdict};
 pub use habits::{Flavor, NEWEST_VERSION, OLDEST_VERSION, offer};
 pub use link::{Limits, Link};
 pub use macros::{Definitions, MacroLists, MacroSetting, MacroValues};
 pub use message::{Body, BodyPieces, Header, LineEnd, Message};
 pub use play::{Client, ClientAddress, Delivery, HOST_NAME, Observer, Player, Submission};
 pub use request::Request;
-pub use session::{Exchange, Failure, Omission, Outcome, Policy, Session, Verdict};
+pub use session::{Policy, Session};
 pub use warning::Warning;

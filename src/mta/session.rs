@@ -2,10 +2,12 @@
 //! its macros, and waits for the answers that it said it would give. Which command comes when is `play`'s
 //! business.
 
+use super::answer::{Decoded, decode};
 use super::change::{Brought, Change};
 use super::disposition::{DefaultAction, Disposition};
 use super::envelope::Mailbox;
 use super::error::{Error, Fault, flag_names};
+use super::exchange::{Exchange, Failure, Omission, Outcome, Verdict};
 use super::habits::{Flavor, Skip, since_version};
 use super::judge::{Judge, Judgement, Standing, is_smtp_event};
 use super::link::Link;
@@ -15,148 +17,13 @@ use super::terms::Terms;
 use super::warning::Warning;
 use crate::protocol::command::encode;
 use crate::protocol::reply::Negotiated;
-use crate::protocol::{Actions, Answer, Frame, Kind, MacroStage, Modification, Offer, Reply, Stage, Steps};
+use crate::protocol::{Actions, Answer, Kind, MacroStage, Modification, Offer, Reply, Stage, Steps};
 
 /// The most macros that Sendmail takes for a stage.
 const MOST_MACROS: usize = 50;
 
 /// Frames that wait for company are sent when there are this many bytes of them.
 const GATHER_LIMIT: usize = 64 * 1024;
-
-/// A filter's answer to a command.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Verdict {
-    /// Go on.
-    Continue,
-    /// No more questions: accepted.
-    Accept,
-    /// Refused for good.
-    Reject,
-    /// Refused for now.
-    TempFail,
-    /// Accepted, as far as the client knows, and thrown away.
-    Discard,
-    /// Enough seen; how much is left out depends on the MTA.
-    Skip,
-    /// Refused with an SMTP reply of the filter's own; `4` in front means for now.
-    Custom(Vec<u8>),
-    /// The MTA shall hang up. Only Postfix knows that.
-    Shutdown,
-}
-
-impl From<Reply> for Verdict {
-    fn from(reply: Reply) -> Self {
-        match reply {
-            Reply::Continue => Self::Continue,
-            Reply::Accept => Self::Accept,
-            Reply::Reject => Self::Reject,
-            Reply::TempFail => Self::TempFail,
-            Reply::Discard => Self::Discard,
-            Reply::Skip => Self::Skip,
-        }
-    }
-}
-
-/// How a command ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
-    /// The filter answered.
-    Answered(Verdict),
-    /// It was sent; the filter had said that it would not answer.
-    NotAwaited,
-    /// It was sent; there never is an answer.
-    NoneDue,
-    /// It was not sent.
-    NotSent(Omission),
-    /// The MTA refused what the filter answered: why.
-    Refused(String),
-    /// The filter failed, and the MTA goes on without it.
-    Failed(Failure),
-}
-
-/// How a filter failed without which its MTA goes on.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Failure {
-    /// The [`Error`] in words.
-    pub text: String,
-    /// Whether the filter broke the protocol, or closed the connection; not so if it was too slow, or the system
-    /// failed.
-    pub broke_protocol: bool,
-}
-
-impl From<&Error> for Failure {
-    fn from(error: &Error) -> Self {
-        Self { text: error.to_string(), broke_protocol: matches!(error, Error::Protocol { .. }) }
-    }
-}
-
-/// Why a command was not sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Omission {
-    /// The filter does not want to see it at all.
-    SwitchedOff,
-    /// The filter has seen enough of this kind.
-    Skipped,
-    /// The protocol version does not have it.
-    Version,
-    /// The MTA has given the filter up.
-    Lost,
-    /// The filter has answered "quarantine", and hears of the messages alone.
-    Held,
-    /// The MTA has refused the recipient, and the filter does not ask for such.
-    Refused,
-}
-
-/// One command and what came of it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Exchange {
-    /// The command.
-    pub command: Kind,
-    /// What it carried, for people.
-    pub argument: Vec<u8>,
-    /// The macros that were sent with it, name and value; `None` if no macro frame was sent.
-    pub macros: Option<Definitions>,
-    /// How often the filter asked for more time.
-    pub progress: usize,
-    /// What the filter wanted changed.
-    pub changes: Vec<Change>,
-    /// How it ended.
-    pub outcome: Outcome,
-    /// What it decides on the message, or on the whole SMTP session, if anything.
-    pub decision: Option<Disposition>,
-    /// What the SMTP client reads because of it. To SMTP, all parts of a message are one question: this answers it.
-    pub reply: Option<Vec<u8>>,
-    /// Why the message is to be held, if the filter, or its failure, holds it before its end.
-    pub quarantine: Option<Vec<u8>>,
-    /// What the MTA repairs, ignores or answers otherwise than the filter meant.
-    pub warnings: Vec<Warning>,
-}
-
-impl Exchange {
-    /// Starts with nothing but the question.
-    pub fn new(command: Kind, argument: Vec<u8>) -> Self {
-        Self {
-            command,
-            argument,
-            macros: None,
-            progress: 0,
-            changes: Vec::new(),
-            outcome: Outcome::NoneDue,
-            decision: None,
-            reply: None,
-            quarantine: None,
-            warnings: Vec::new(),
-        }
-    }
-
-    /// The verdict; a filter that says nothing wants to go on.
-    pub fn verdict(&self) -> &Verdict {
-        match &self.outcome {
-            Outcome::Answered(verdict) => verdict,
-            _ => &Verdict::Continue,
-        }
-    }
-}
 
 /// How an MTA takes a filter that fails, or that does what its MTA gets over.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -723,75 +590,6 @@ fn misconfiguration(change: &Change, new_body: NewBody) -> Option<Warning> {
         _ => return None,
     };
     Some(Warning::new(statement, format!("{what}: {GIVES_UP}")))
-}
-
-/// A frame as an MTA reads it.
-enum Decoded<'a> {
-    Answer(Answer<'a>),
-    /// SHUTDOWN, which libmilter does not send.
-    Shutdown,
-    /// The MTA reads on.
-    Ignored,
-    Nonsense,
-}
-
-/// Reads an answer. Sendmail does not look closely at what follows the command byte.
-fn decode<'a>(frame: &'a Frame<'_>, like: Flavor, warnings: &mut Vec<Warning>) -> Decoded<'a> {
-    let payload = &*frame.payload;
-    let plain = match frame.kind {
-        b'4' if payload.is_empty() && like.is_postfix() => return Decoded::Shutdown,
-        b'p' if !payload.is_empty() => return Decoded::Nonsense,
-        b'y' => return decode_reply(payload, like, warnings),
-        kind => Answer::decode(kind, payload),
-    };
-    match plain {
-        Some(answer) => Decoded::Answer(answer),
-        None if like == Flavor::Sendmail => match Answer::decode(frame.kind, b"") {
-            Some(answer @ Answer::Reply(_)) => {
-                let text = format!("Sendmail ignores the data behind '{}'", frame.kind.escape_ascii());
-                warnings.push(Warning::new("A7", text));
-                Decoded::Answer(answer)
-            }
-            _ if b"himq+-2e".contains(&frame.kind) => {
-                let text = format!(
-                    "Sendmail ignores '{}', whose strings are not complete",
-                    frame.kind.escape_ascii()
-                );
-                warnings.push(Warning::new("A8", text));
-                Decoded::Ignored
-            }
-            _ => Decoded::Nonsense,
-        },
-        None => Decoded::Nonsense,
-    }
-}
-
-/// Reads a reply of the filter's own, which should be one string.
-fn decode_reply<'a>(payload: &'a [u8], like: Flavor, warnings: &mut Vec<Warning>) -> Decoded<'a> {
-    let end = payload.iter().position(|&b| b == 0);
-    if let Some(answer) = Answer::decode(b'y', payload) {
-        return Decoded::Answer(answer);
-    }
-    match (like, end) {
-        (Flavor::Sendmail, _) => {
-            let text =
-                "the filter's reply is not one string with a NUL at its end: Sendmail uses its own text";
-            warnings.push(Warning::new("A8", text));
-            Decoded::Answer(Answer::Reply(Reply::Reject))
-        }
-        (Flavor::Postfix37, Some(end)) => {
-            warnings.push(Warning::new("A8", "Postfix 3.7 ignores what follows the NUL of a reply"));
-            Decoded::Answer(Answer::Custom(&payload[..end]))
-        }
-        (Flavor::Postfix37, None) if !payload.is_empty() => {
-            let text =
-                "the filter's reply has no NUL at its end: Postfix 3.7 sends what its memory holds behind it";
-            warnings.push(Warning::new("A8", text));
-            Decoded::Answer(Answer::Custom(payload))
-        }
-        (Flavor::Postfix37, None) => Decoded::Answer(Answer::Custom(payload)),
-        (Flavor::Postfix312, _) => Decoded::Nonsense,
-    }
 }
 
 /// Pieces of a new body become one change, whatever comes between them.

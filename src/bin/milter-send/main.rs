@@ -3,7 +3,7 @@
 //!
 //! | module | does |
 //! |---|---|
-//! | `options` | the command line |
+//! | `options`, `values` | the command line, and reading single values |
 //! | `input` | messages and mailboxes |
 //! | `output` | who is told what, and when; what happens when nobody listens |
 //! | `dialogue` | tells people |
@@ -23,6 +23,7 @@ mod options;
 mod output;
 mod report;
 mod test_report;
+mod values;
 mod wishes;
 
 use std::process::ExitCode;
