@@ -69,7 +69,7 @@ pub fn listen(name: &CStr, address: &Address) -> Option<Listener> {
 }
 
 fn open(address: socket::Address<'_>) -> io::Result<Listening> {
-    let socket = Listening::bind(address)?;
+    let socket = Listening::bind(address, false)?;
     socket.listen(BACKLOG)?;
     Ok(socket)
 }
