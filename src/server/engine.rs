@@ -41,7 +41,7 @@ use std::time::{Duration, Instant};
 const RETRY_DELAY: Duration = Duration::from_millis(100);
 
 /// At most one complaint about a shortage of each kind in this time.
-const COMPLAIN_EVERY: Duration = Duration::from_secs(10);
+const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
 
 /// How long nobody looks for expired sessions when there are none.
 const NO_SWEEP: Duration = Duration::from_secs(86_400);

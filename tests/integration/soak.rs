@@ -236,9 +236,12 @@ fn median(samples: &[Sample], value: fn(&Sample) -> usize) -> usize {
     values[values.len() / 2]
 }
 
+/// What a curve shows, by name.
+type Curve = (&'static str, fn(&Sample) -> usize);
+
 /// One curve for each of the three.
 fn chart(samples: &[Sample], time: Duration) -> String {
-    const CURVES: [(&str, fn(&Sample) -> usize); 3] = [
+    const CURVES: [Curve; 3] = [
         ("resident memory, KiB", |sample| sample.memory),
         ("threads", |sample| sample.threads),
         ("descriptors", |sample| sample.descriptors),
@@ -254,12 +257,12 @@ fn chart(samples: &[Sample], time: Duration) -> String {
             let _ = write!(points, "{x:.1},{y:.1} ");
             points
         });
-        let _ = write!(
+        let _ = writeln!(
             svg,
             "<text x=\"60\" y=\"{}\">{title}</text><text x=\"55\" y=\"{}\" text-anchor=\"end\">{most}</text>\
              <text x=\"55\" y=\"{}\" text-anchor=\"end\">0</text>\
              <path d=\"M60 {top}V{}H780\" fill=\"none\" stroke=\"#888\"/>\
-             <polyline points=\"{points}\" fill=\"none\" stroke=\"#06c\"/>\n",
+             <polyline points=\"{points}\" fill=\"none\" stroke=\"#06c\"/>",
             top - 8,
             top + 8,
             top + 122,
@@ -267,7 +270,7 @@ fn chart(samples: &[Sample], time: Duration) -> String {
         );
     }
     let _ =
-        write!(svg, "<text x=\"780\" y=\"510\" text-anchor=\"end\">{} s</text>\n</svg>\n", time.as_secs());
+        writeln!(svg, "<text x=\"780\" y=\"510\" text-anchor=\"end\">{} s</text>\n</svg>", time.as_secs());
     svg
 }
 
@@ -298,11 +301,17 @@ fn memory_threads_and_descriptors_stay_flat() {
         return;
     }
     assert_eq!(begun, done, "good sessions were disturbed");
-    let slack = 512;
+    // What malloc keeps creeps up a little while hundreds of threads come and go. A few bytes that each session leaves behind
+    // are far more in half an hour.
+    let slack = 512 + 2 * sessions;
     let [before, after] = [early, late].map(|part| median(part, |sample| sample.memory));
     assert!(after <= before + slack, "{before} KiB, later {after} KiB: see {}", path.display());
     for sample in &samples {
-        assert!(sample.descriptors <= files + sessions + 16 && sample.threads <= sessions + 16, "{sample:?}");
+        // An MTA that has gone away may be back before the filter has closed its last connection.
+        assert!(
+            sample.descriptors <= files + 2 * sessions + 16 && sample.threads <= sessions + 16,
+            "{sample:?}"
+        );
     }
     wait_until("threads have ended and descriptors are closed", || {
         filter.sample().is_some_and(|sample| sample.threads <= 4 && sample.descriptors <= files)
@@ -327,7 +336,7 @@ fn hostile_connections_leave_nothing_behind() {
                     for number in (from + peer..to).step_by(PEERS) {
                         // That it breaks off is what it is for.
                         let _ = hostile(filter, number, &mut random);
-                        if filter.status("Threads").is_none() {
+                        if filter.status("VmRSS").is_none() {
                             return println!("crashed after {number} connections");
                         }
                     }

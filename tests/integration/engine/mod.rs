@@ -13,6 +13,7 @@ mod memcheck;
 mod observation;
 mod operations;
 mod parking;
+mod reliability;
 mod shortage;
 mod sockets;
 mod stop;

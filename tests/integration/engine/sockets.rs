@@ -38,7 +38,7 @@ impl Drop for Child {
 }
 
 /// A filter that has a descriptor of this process's under the number 2.
-fn start_with_descriptor(library: Library, fd: OwnedFd, steps: &[&str]) -> Filter {
+pub fn start_with_descriptor(library: Library, fd: OwnedFd, steps: &[&str]) -> Filter {
     let mut command = library.command(super::program());
     command.stderr(Stdio::from(fd));
     Filter::start_with(command, steps)
