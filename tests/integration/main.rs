@@ -29,6 +29,7 @@ mod opendkim;
 mod promises;
 mod protocol;
 mod relink;
+mod scale;
 mod soak;
 mod support;
 mod wire;
