@@ -58,7 +58,7 @@ VERSION = 8.17.1.9
 UNDECLARED = mi_stop sm_errstring sm_strlcat sm_strlcat2 sm_strlcpy sm_strlcpyn
 WARNINGS = -std=gnu11 -Wall -Wextra -Wpedantic -Werror
 
-.PHONY: all library milter-send examples manual demo check check-long soak fuzz sanitize deny deps filters header install uninstall clean help
+.PHONY: all library milter-send examples manual demo check check-arm64 check-musl check-long soak fuzz sanitize deny deps filters header install uninstall clean help
 
 all: library milter-send examples  ## the library in target/lib, milter-send, and the C examples
 
@@ -103,6 +103,12 @@ deps:  ## what the tests need: Debian packages (as root) and sources
 check: deps all  ## every test
 	$(CARGO) test $(CARGOFLAGS) --target-dir $(TARGET)
 	$(MODEL)
+
+check-arm64:  ## the library for aarch64, and C programs on it in an emulator, compared with Debian's there: see tests/platforms/run
+	CARGO="$(CARGO)" CARGO_TARGET_DIR="$(abspath $(TARGET))" tests/platforms/run arm64
+
+check-musl:  ## the library for musl, and C programs on it
+	CARGO="$(CARGO)" CARGO_TARGET_DIR="$(abspath $(TARGET))" tests/platforms/run musl
 
 check-long: deps all  ## many orders of events, and a million random sessions on the reference and on ours (DIFF_SESSIONS, DIFF_SEED)
 	LIBMILTER_DIFF_SESSIONS=$(DIFF_SESSIONS) LIBMILTER_DIFF_SEED=$(DIFF_SEED) \
@@ -171,6 +177,6 @@ clean:  ## everything that was built
 	$(CARGO) clean --target-dir $(TARGET)
 
 help:  ## this list
-	@sed -n 's/^\([a-z-]*\):.*  ## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+	@sed -n 's/^\([a-z0-9-]*\):.*  ## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
 
 include benches/bench.mk

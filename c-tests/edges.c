@@ -54,7 +54,7 @@ static void forget(void *value)
 static void keep(void)
 {
 	if (visits++ == 0) {
-		must(pthread_setspecific(per_thread, malloc(1)) == 0, "pthread_setspecific");
+		must(pthread_setspecific(per_thread, calloc(1, 1)) == 0, "pthread_setspecific");
 		atomic_fetch_add(&kept, 1);
 	}
 }

@@ -35,7 +35,7 @@ static void show(const char *function, long size, size_t result)
 {
     printf("%s %ld: %zu ", function, size, result);
     for (size_t i = 0; i < sizeof buffer; i++)
-        printf(buffer[i] >= 32 ? "%c" : "<%02x>", (unsigned char)buffer[i]);
+        printf((signed char)buffer[i] >= 32 ? "%c" : "<%02x>", (unsigned char)buffer[i]);
     putchar('\n');
 }
 

@@ -84,13 +84,19 @@ pub fn heed_limit() {
     if let Some(arenas) = arenas_within(limit)
         && !is_chosen
     {
-        // SAFETY: it takes numbers, and may be called at any time.
-        #[cfg(target_env = "gnu")]
-        unsafe {
-            libc::mallopt(libc::M_ARENA_MAX, arenas)
-        };
+        limit_arenas(arenas);
     }
 }
+
+#[cfg(target_env = "gnu")]
+fn limit_arenas(arenas: i32) {
+    // SAFETY: it takes numbers, and may be called at any time.
+    unsafe { libc::mallopt(libc::M_ARENA_MAX, arenas) };
+}
+
+/// Other C libraries have none.
+#[cfg(not(target_env = "gnu"))]
+fn limit_arenas(_: i32) {}
 
 /// How many arenas there may be, the one without a reservation among them; `None` if that needs no care.
 fn arenas_within(limit: u64) -> Option<i32> {

@@ -219,10 +219,8 @@ fn inet_address(name: &libc::sockaddr_storage) -> Option<SocketAddr> {
 }
 
 fn set_receive_timeout(fd: RawFd, time: Duration) -> io::Result<()> {
-    let time = libc::timeval {
-        tv_sec: time.as_secs() as libc::time_t,
-        tv_usec: libc::suseconds_t::from(time.subsec_micros()),
-    };
+    // What the types of the fields are differs from system to system.
+    let time = libc::timeval { tv_sec: time.as_secs() as _, tv_usec: time.subsec_micros() as _ };
     set_option(fd, libc::SOL_SOCKET, libc::SO_RCVTIMEO, &time)
 }
 

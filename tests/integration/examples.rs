@@ -3,7 +3,7 @@
 
 use crate::mail_servers::filter::Endpoint;
 use crate::support::{
-    Daemon, Library, compile_c, compile_c_with, milter_send, repository, temp_dir, wait_until,
+    Daemon, Library, compile_c, compile_c_with, is_foreign, milter_send, repository, temp_dir, wait_until,
 };
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -32,6 +32,10 @@ fn play(example: &str, sessions: &[Session], last: &str) -> String {
     });
     assert_eq!(reference, ours);
 
+    if is_foreign() {
+        // There the sanitizers are missing.
+        return ours;
+    }
     // Once more with a build that stops at an invalid access or undefined behaviour, and reports leaks at its end.
     compile_c_with(&source, &program, &["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]);
     let (mut filter, said) = serve(Library::Ours.command(&program), dir.path(), sessions, last);

@@ -50,6 +50,9 @@ impl Library {
                 dir
             }),
             Self::Reference => REFERENCE.get_or_init(|| {
+                if let Some(dir) = std::env::var_os("LIBMILTER_REFERENCE_DIR") {
+                    return dir.into();
+                }
                 let multiarch = stdout(Command::new("cc").arg("-print-multiarch"));
                 ["/usr/lib", "/lib"]
                     .iter()
@@ -67,10 +70,33 @@ impl Library {
 
     /// A command whose program finds this library through `LD_LIBRARY_PATH`.
     pub fn command(self, program: impl AsRef<OsStr>) -> Command {
-        let mut command = Command::new(program);
+        let program = Path::new(&program);
+        let built_apart = apart(program);
+        let program = if self == Self::Reference && built_apart.exists() { &built_apart } else { program };
+        let mut command = match std::env::var("LIBMILTER_EMULATOR") {
+            Err(_) => Command::new(program),
+            Ok(emulator) => {
+                let mut words = emulator.split(' ');
+                let mut command = Command::new(words.next().unwrap());
+                command.args(words).arg(program);
+                command
+            }
+        };
         command.env("LD_LIBRARY_PATH", self.dir());
         command
     }
+}
+
+/// Whether the C programs are for another system than this one. `tests/platforms/run` says so by the environment:
+/// `LIBMILTER_CC` is a compiler for them, `LIBMILTER_REFERENCE_CC` another one for those that run on the reference,
+/// `LIBMILTER_REFERENCE_DIR` is where that is, and `LIBMILTER_EMULATOR` a command, with its first arguments, that runs them.
+pub fn is_foreign() -> bool {
+    std::env::var_os("LIBMILTER_CC").is_some()
+}
+
+/// Where the program stands that runs on the reference, when both libraries do not have the same C library.
+fn apart(program: &Path) -> PathBuf {
+    program.with_file_name("reference-cc").join(program.file_name().unwrap())
 }
 
 /// The root of the repository.
@@ -106,15 +132,23 @@ pub fn compile_c(source: &str, output: &Path) {
 
 /// [`compile_c`] with more options.
 pub fn compile_c_with(source: &str, output: &Path, options: &[&str]) {
-    run(Command::new("cc")
+    let compiler = std::env::var("LIBMILTER_CC").unwrap_or_else(|_| "cc".to_owned());
+    compile_c_by(&compiler, Library::Ours, source, output, options);
+    if let Ok(compiler) = std::env::var("LIBMILTER_REFERENCE_CC") {
+        let output = apart(output);
+        fs::create_dir_all(output.parent().unwrap()).unwrap();
+        compile_c_by(&compiler, Library::Reference, source, &output, options);
+    }
+}
+
+fn compile_c_by(compiler: &str, library: Library, source: &str, output: &Path, options: &[&str]) {
+    run(Command::new(compiler)
         .args(["-std=gnu11", "-O1", "-g", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-pthread", "-I"])
         .arg(repository().join("include"))
         .arg(repository().join(source))
         .arg("-o")
         .arg(output)
-        .arg("-L")
-        .arg(Library::Ours.dir())
-        .arg("-lmilter")
+        .arg(library.file())
         .args(options));
 }
 
