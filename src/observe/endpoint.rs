@@ -215,10 +215,12 @@ fn response_of(status: &str, content_type: &str, body: &str) -> String {
 mod tests {
     use super::*;
     use crate::observe::metrics::Metrics;
+    use std::sync::atomic::AtomicU64;
 
     #[test]
     fn only_the_metrics_are_answered() {
-        let observer = Observer { metrics: Some(Metrics::new(c"name")) };
+        let observer =
+            Observer { metrics: Some(Metrics::new(c"name")), trace: None, sessions: AtomicU64::new(0) };
         let status = |request: &str| {
             respond(request.as_bytes(), &observer).map(|response| response.lines().next().unwrap().to_owned())
         };

@@ -84,21 +84,21 @@ const MODIFICATIONS: [(u8, &str); 10] = [
     (b'p', "progress"),
 ];
 
-const ENDINGS: [(Ending, &str); 11] = [
-    (Ending::Quit, "quit"),
-    (Ending::Closed, "closed"),
-    (Ending::Stopped, "stopped"),
-    (Ending::TimedOut, "timeout"),
-    (Ending::NoMemory, "no_memory"),
-    (Ending::Broken, "broken"),
-    (Ending::Unused, "unused"),
-    (Ending::NoAgreement, "no_agreement"),
-    (Ending::BadStatus, "bad_status"),
-    (Ending::TooLarge, "too_large"),
-    (Ending::Internal, "internal"),
+/// How sessions end; any [`Fault`] counts as the last one.
+const ENDINGS: [Ending; 12] = [
+    Ending::Quit,
+    Ending::Closed,
+    Ending::Stopped,
+    Ending::TimedOut,
+    Ending::NoMemory,
+    Ending::Broken,
+    Ending::Unused,
+    Ending::NoAgreement,
+    Ending::BadStatus,
+    Ending::TooLarge,
+    Ending::Internal,
+    Ending::Fault(Fault::Frame),
 ];
-/// How a session ends by any [`Fault`].
-const PROTOCOL_ERROR: &str = "protocol_error";
 
 const FAULTS: [(Fault, &str); 8] = [
     (Fault::Frame, "frame"),
@@ -170,22 +170,17 @@ const MACROS: [&str; 53] = [
     "verify",
 ];
 
-/// Since when a callback of a session runs.
+/// Since when a callback of a session runs: nanoseconds of the metrics' age, or 0 when none runs.
 #[derive(Debug, Default)]
-pub struct Running {
-    /// The session's number among those that were observed.
-    number: AtomicU64,
-    /// Nanoseconds of the metrics' age, or 0 when none runs.
-    since: AtomicU64,
-}
+pub struct Running(AtomicU64);
 
 impl Running {
     pub fn begin(&self, age: Duration) {
-        self.since.store(nanoseconds(age).max(1), Ordering::Relaxed);
+        self.0.store(nanoseconds(age).max(1), Ordering::Relaxed);
     }
 
     pub fn end(&self) {
-        self.since.store(0, Ordering::Relaxed);
+        self.0.store(0, Ordering::Relaxed);
     }
 }
 
@@ -211,8 +206,7 @@ struct Shard {
     completed: AtomicU64,
     callbacks: [Callback; CALLBACKS.len()],
     modifications: [AtomicU64; MODIFICATIONS.len()],
-    /// The last one is for all faults.
-    endings: [AtomicU64; ENDINGS.len() + 1],
+    endings: [AtomicU64; ENDINGS.len()],
     faults: [AtomicU64; FAULTS.len()],
     refused: [AtomicU64; MISSING.len()],
     /// The last one is for all others.
@@ -291,18 +285,17 @@ impl Metrics {
     }
 
     pub fn session_begins(&self, observed: &Arc<Observed>) {
-        let number = self.begun.fetch_add(1, Ordering::Relaxed);
-        observed.running.number.store(number, Ordering::Relaxed);
-        self.live.lock().insert(number, Arc::clone(observed));
+        add(&self.begun, 1);
+        self.live.lock().insert(observed.number, Arc::clone(observed));
     }
 
     pub fn session_ends(&self, observed: &Observed, ending: Ending) {
-        let place = ENDINGS.iter().position(|(known, _)| *known == ending).unwrap_or(ENDINGS.len());
+        let place = ENDINGS.iter().position(|known| *known == ending).unwrap_or(ENDINGS.len() - 1);
         add(&self.shard().endings[place], 1);
         if let Ending::Fault(fault) = ending {
             self.fault(fault);
         }
-        self.live.lock().remove(&observed.running.number.load(Ordering::Relaxed));
+        self.live.lock().remove(&observed.number);
     }
 
     pub fn refused(&self, missing: &str) {
@@ -364,7 +357,7 @@ impl Metrics {
     fn running(&self) -> Vec<Duration> {
         let now = nanoseconds(self.age(Instant::now()));
         let live = self.live.lock();
-        let since = live.values().map(|observed| observed.running.since.load(Ordering::Relaxed));
+        let since = live.values().map(|observed| observed.running.0.load(Ordering::Relaxed));
         since
             .filter(|since| *since > 0)
             .map(|since| Duration::from_nanos(now.saturating_sub(since)))
@@ -394,7 +387,7 @@ impl Metrics {
             MISSING.iter().copied(),
             |shard| &shard.refused,
         );
-        let reasons = ENDINGS.iter().map(|(_, name)| *name).chain([PROTOCOL_ERROR]);
+        let reasons = ENDINGS.iter().map(|ending| ending.name());
         self.counters(
             out,
             "milter_session_ends",
@@ -403,8 +396,7 @@ impl Metrics {
             reasons,
             |shard| &shard.endings,
         );
-        let timed_out =
-            ENDINGS.iter().position(|(ending, _)| *ending == Ending::TimedOut).unwrap_or_default();
+        let timed_out = ENDINGS.iter().position(|ending| *ending == Ending::TimedOut).unwrap_or_default();
         self.counter(
             out,
             "milter_timeouts",

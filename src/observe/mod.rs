@@ -11,13 +11,16 @@ mod endpoint;
 mod exposition;
 #[cfg(feature = "metrics")]
 mod metrics;
+pub mod trace;
 
 use crate::protocol::Kind;
 use std::ffi::CStr;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
+use trace::Trace;
 
 /// Where the endpoint for Prometheus listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,6 +47,8 @@ impl Address {
 pub struct Settings {
     /// Numbers, for whoever asks there.
     pub metrics: Option<Address>,
+    /// The dialogue, in a file.
+    pub trace: Option<trace::Settings>,
 }
 
 /// Why a session has ended.
@@ -75,6 +80,26 @@ pub enum Ending {
     Internal,
 }
 
+impl Ending {
+    /// What it is called in metrics and traces.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Quit => "quit",
+            Self::Closed => "closed",
+            Self::Stopped => "stopped",
+            Self::TimedOut => "timeout",
+            Self::NoMemory => "no_memory",
+            Self::Broken => "broken",
+            Self::Unused => "unused",
+            Self::Fault(_) => "protocol_error",
+            Self::NoAgreement => "no_agreement",
+            Self::BadStatus => "bad_status",
+            Self::TooLarge => "too_large",
+            Self::Internal => "internal",
+        }
+    }
+}
+
 /// What an MTA does against the protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
@@ -101,12 +126,17 @@ pub enum Fault {
 pub struct Observer {
     #[cfg(feature = "metrics")]
     metrics: Option<metrics::Metrics>,
+    trace: Option<Trace>,
+    /// How many sessions there were.
+    sessions: AtomicU64,
 }
 
 /// One session, as it is seen.
 #[derive(Debug)]
 pub struct Observed {
     observer: Arc<Observer>,
+    /// Its number; 1 is the first.
+    number: u64,
     #[cfg(feature = "metrics")]
     running: metrics::Running,
 }
@@ -114,8 +144,9 @@ pub struct Observed {
 /// What serves those who ask; ends on drop.
 #[cfg(feature = "metrics")]
 pub type Endpoint = endpoint::Endpoint;
+/// Nobody can ask.
 #[cfg(not(feature = "metrics"))]
-pub type Endpoint = std::convert::Infallible;
+pub enum Endpoint {}
 
 impl Observer {
     /// Begins to observe, if anything is to be seen. What cannot be had is logged in the name of the filter, and mail goes on
@@ -126,6 +157,8 @@ impl Observer {
         let observer = Arc::new(Self {
             #[cfg(feature = "metrics")]
             metrics: listener.is_some().then(|| metrics::Metrics::new(name)),
+            trace: settings.trace.as_ref().and_then(|settings| Trace::open(name, settings)),
+            sessions: AtomicU64::new(0),
         });
         #[cfg(feature = "metrics")]
         let endpoint =
@@ -140,19 +173,23 @@ impl Observer {
         if self.metrics.is_some() {
             return true;
         }
-        false
+        self.trace.is_some()
     }
 
     /// A session begins.
     pub fn session(self: &Arc<Self>) -> Arc<Observed> {
         let observed = Arc::new(Observed {
             observer: Arc::clone(self),
+            number: self.sessions.fetch_add(1, Ordering::Relaxed) + 1,
             #[cfg(feature = "metrics")]
             running: metrics::Running::default(),
         });
         #[cfg(feature = "metrics")]
         if let Some(metrics) = &self.metrics {
             metrics.session_begins(&observed);
+        }
+        if let Some(trace) = &self.trace {
+            trace.begins(observed.number);
         }
         observed
     }
@@ -174,12 +211,20 @@ impl Observed {
         self.observer.metrics.as_ref()
     }
 
+    /// The trace, and the number of the session in it.
+    fn trace(&self) -> Option<(&Trace, u64)> {
+        self.observer.trace.as_ref().map(|trace| (trace, self.number))
+    }
+
     /// A command has come, or what should be one.
     #[cold]
     pub fn received(&self, kind: u8, payload: &[u8]) {
         #[cfg(feature = "metrics")]
         if let Some(metrics) = self.metrics() {
             metrics.received(kind, payload.len());
+        }
+        if let Some((trace, number)) = self.trace() {
+            trace.received(number, kind, payload);
         }
     }
 
@@ -189,6 +234,9 @@ impl Observed {
         #[cfg(feature = "metrics")]
         if let Some(metrics) = self.metrics() {
             metrics.sent(frames);
+        }
+        if let Some((trace, number)) = self.trace() {
+            trace.sent(number, frames);
         }
     }
 
@@ -206,10 +254,14 @@ impl Observed {
     /// A callback that began then has ended; QUIT stands for close.
     #[cold]
     pub fn callback_ends(&self, kind: Kind, status: Option<i32>, since: Instant) {
+        let time = since.elapsed();
         #[cfg(feature = "metrics")]
         if let Some(metrics) = self.metrics() {
             self.running.end();
-            metrics.called(kind, status, since.elapsed());
+            metrics.called(kind, status, time);
+        }
+        if let Some((trace, number)) = self.trace() {
+            trace.called(number, kind, status, time);
         }
     }
 
@@ -238,11 +290,13 @@ impl Observed {
         if let Some(metrics) = self.metrics() {
             metrics.session_ends(self, ending);
         }
+        if let Some((trace, number)) = self.trace() {
+            trace.ends(number, ending);
+        }
     }
 }
 
 /// The frames in what was sent: kind and payload.
-#[cfg(feature = "metrics")]
 fn frames(mut bytes: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
     std::iter::from_fn(move || {
         let (length, rest) = bytes.split_first_chunk::<4>()?;

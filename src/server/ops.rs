@@ -28,6 +28,11 @@ const MOST_COUNTED: usize = 1_000_000;
 /// Two threads wait for connections and for sessions that go on, and one is to serve while they do.
 const LEAST_THREADS: usize = 3;
 
+/// What sizes a trace can have, and has without a wish, in bytes.
+const LEAST_TRACE: usize = 64 << 10;
+const USUAL_TRACE: usize = 10 << 20;
+const LARGEST_TRACE: usize = 1 << 40;
+
 impl Settings {
     /// These settings with what the environment changes; complaints are in the name of the filter.
     pub fn with_environment(self, name: &CStr) -> Self {
@@ -186,7 +191,20 @@ impl Variables<'_> {
 
     /// What is to be seen of the sessions.
     fn observe(&self) -> observe::Settings {
-        observe::Settings { metrics: self.metrics() }
+        observe::Settings { metrics: self.metrics(), trace: self.trace() }
+    }
+
+    fn trace(&self) -> Option<observe::trace::Settings> {
+        let path = self.read("LIBMILTER_TRACE", "the path of a file, beginning with /", |text| {
+            text.starts_with('/').then(|| text.into())
+        })?;
+        let has_content = self.read("LIBMILTER_TRACE_CONTENT", "yes or no", yes_or_no).unwrap_or(false);
+        let size = self
+            .read("LIBMILTER_TRACE_SIZE", "a size from 64K to 1024G, in bytes, K, M or G", |text| {
+                size(text).filter(|size| (LEAST_TRACE..=LARGEST_TRACE).contains(size))
+            })
+            .unwrap_or(USUAL_TRACE);
+        Some(observe::trace::Settings { path, has_content, size: size as u64 })
     }
 
     #[cfg(feature = "metrics")]
@@ -415,6 +433,25 @@ mod tests {
             let line = format!("3 name: LIBMILTER_STACK: \"{bad}\" is not {allowed}, the default holds");
             assert_eq!(lines, [line]);
         }
+    }
+
+    #[test]
+    fn a_trace_has_a_path_and_a_size() {
+        let trace = |variables: &[(&str, &str)]| {
+            let lookup = |name: &str| {
+                variables.iter().find(|(variable, _)| *variable == name).map(|(_, value)| value.into())
+            };
+            let settings = Settings::default().with(&Variables { name: c"name", lookup: &lookup });
+            (settings.observe.trace, log::take_lines().len())
+        };
+        let set = |has_content, size| Some(observe::trace::Settings { path: "/t".into(), has_content, size });
+        let path = ("LIBMILTER_TRACE", "/t");
+        assert_eq!(trace(&[path]), (set(false, 10 << 20), 0));
+        assert_eq!(trace(&[path, ("LIBMILTER_TRACE_SIZE", "64K")]), (set(false, 64 << 10), 0));
+        assert_eq!(trace(&[path, ("LIBMILTER_TRACE_CONTENT", "yes")]), (set(true, 10 << 20), 0));
+        assert_eq!(trace(&[path, ("LIBMILTER_TRACE_SIZE", "63K")]), (set(false, 10 << 20), 1));
+        assert_eq!(trace(&[("LIBMILTER_TRACE", "t")]), (None, 1));
+        assert_eq!(trace(&[("LIBMILTER_TRACE_CONTENT", "yes")]), (None, 0));
     }
 
     #[test]

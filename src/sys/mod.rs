@@ -40,7 +40,14 @@ const FIRST_DESCRIPTOR: RawFd = libc::STDERR_FILENO + 1;
 /// That of the call, or there is no descriptor behind those of the standard streams.
 unsafe fn opened(result: libc::c_int) -> io::Result<OwnedFd> {
     // SAFETY: the caller's promise.
-    let fd = unsafe { OwnedFd::from_raw_fd(check(result)?) };
+    above_standard_streams(unsafe { OwnedFd::from_raw_fd(check(result)?) })
+}
+
+/// The descriptor, or a copy of it behind those of the standard streams.
+///
+/// # Errors
+/// There is none.
+pub fn above_standard_streams(fd: OwnedFd) -> io::Result<OwnedFd> {
     if fd.as_raw_fd() >= FIRST_DESCRIPTOR {
         return Ok(fd);
     }

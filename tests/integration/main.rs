@@ -32,5 +32,6 @@ mod relink;
 mod scale;
 mod soak;
 mod support;
+mod trace;
 mod wire;
 mod workshop;

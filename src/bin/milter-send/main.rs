@@ -10,6 +10,7 @@
 //! | `report`, `test_report` | tell programs: JSON, TAP, JUnit |
 //! | `expect` | what must become of a message |
 //! | `load` | many connections at once |
+//! | `replay` | the sessions of a trace, once more |
 //! | `hints`, `wishes` | what somebody may have overlooked |
 
 mod dialogue;
@@ -21,6 +22,7 @@ mod load;
 #[allow(rustdoc::broken_intra_doc_links)]
 mod options;
 mod output;
+mod replay;
 mod report;
 mod test_report;
 mod values;
@@ -87,6 +89,9 @@ fn main() -> ExitCode {
         Ok(options) => options,
         Err(shell) => return output::print(&Options::completions(shell)).into(),
     };
+    if let Some(trace) = &options.replay {
+        return replay::run(&options, trace).into();
+    }
     let output = Shared::new(Output::new(&options));
     match Inputs::read(&options) {
         Ok(inputs) => {

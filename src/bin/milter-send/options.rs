@@ -52,6 +52,8 @@ Examples:
       milter-send /run/f.sock --tap --expect accept --expect 'header X-Spam: yes' spam.eml
   How much does it bear?
       milter-send /run/f.sock --connections 20 --rate 500 --duration 30 message.eml
+  Does it still do what it did when LIBMILTER_TRACE was set?
+      milter-send /run/f.sock --replay /tmp/trace
   For a script:
       milter-send /run/f.sock --json message.eml | jq .messages[0].disposition";
 
@@ -168,6 +170,12 @@ pub struct Options {
     #[arg(long, help_heading = "Course of the session")]
     pub quit_nc: bool,
 
+    /// Play the sessions of a trace (LIBMILTER_TRACE, see libmilter(7)) to the filter, and tell where it answers otherwise
+    /// than in the trace. The exit status is 0 if it nowhere does, 8 if it does
+    #[arg(long, value_name = "TRACE", value_hint = ValueHint::FilePath, conflicts_with_all = NO_REPLAY)]
+    #[arg(help_heading = "Tests")]
+    pub replay: Option<PathBuf>,
+
     /// What must become of every message: accept, reject, tempfail, discard, quarantine [REASON], reply TEXT, at
     /// COMMAND, header NAME[: VALUE], sender ADDRESS, recipient ADDRESS, or body TEXT; "no" in front turns it
     /// around. Can be repeated. The exit status is 0 if all hold, 8 if not
@@ -230,6 +238,22 @@ pub struct Options {
 /// Options that print something else than a dialogue.
 const NO_DIALOGUE: [(&str, &str, &str); 3] =
     [("json", "true", "nothing"), ("tap", "true", "nothing"), ("junit", "true", "nothing")];
+
+/// Options that make no sense when a trace says all that is sent.
+const NO_REPLAY: [&str; 12] = [
+    "messages",
+    "mbox",
+    "repeat",
+    "unknown",
+    "abort_after",
+    "quit_nc",
+    "non_smtp",
+    "expect",
+    "json",
+    "connections",
+    "rate",
+    "duration",
+];
 
 /// Options that make no sense for many connections.
 const NO_LOAD: [&str; 4] = ["expect", "quit_nc", "default_action", "non_smtp"];
