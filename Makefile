@@ -62,7 +62,11 @@ WARNINGS = -std=gnu11 -Wall -Wextra -Wpedantic -Werror
 
 all: library milter-send examples  ## the library in target/lib, milter-send, and the C examples
 
-# C programs record the SONAME when they are linked and ask the loader for it.
+# The compiler's intermediate code, which Rust's standard library carries along and no linker of C programs can use.
+LLVM_SECTIONS = .llvmbc .llvmcmd
+
+# C programs record the SONAME when they are linked and ask the loader for it. The static library is one object whose only names
+# are the functions, so that it may stand beside another one that has Rust's standard library inside.
 library:  ## libmilter.so and libmilter.a
 	LIBMILTER_SOVERSION=$(SOVERSION) \
 		$(CARGO) rustc $(BUILD) --lib --no-default-features --features "$(FEATURES)" --crate-type cdylib,staticlib
@@ -70,7 +74,12 @@ library:  ## libmilter.so and libmilter.a
 	mkdir -p $(TARGET)/lib
 	cp $(BUILT)/libmilter.so $(TARGET)/lib/$(SONAME)
 	ln -s $(SONAME) $(TARGET)/lib/libmilter.so
-	$(OBJCOPY) $(UNDECLARED:%=--weaken-symbol=%) $(BUILT)/libmilter.a $(TARGET)/lib/libmilter.a
+	sed -n 's/^ \([a-z0-9_]*\)@.*/\1/p' docs/debian/libmilter1.0.1.symbols >$(TARGET)/lib/names
+	$(LD) -r --gc-sections --force-group-allocation $$(sed 's/^/-u /' $(TARGET)/lib/names) $(BUILT)/libmilter.a -o $(TARGET)/lib/milter.o
+	$(OBJCOPY) --strip-unneeded $(LLVM_SECTIONS:%=--remove-section=%) --keep-global-symbols=$(TARGET)/lib/names \
+		$(UNDECLARED:%=--weaken-symbol=%) $(TARGET)/lib/milter.o
+	$(AR) rcsD $(TARGET)/lib/libmilter.a $(TARGET)/lib/milter.o
+	rm $(TARGET)/lib/milter.o $(TARGET)/lib/names
 
 milter-send:  ## the program that plays a mail server, and completions of its options
 	$(CARGO) build $(BUILD) --bin milter-send

@@ -147,6 +147,61 @@ fn static_library_defines_the_functions() {
     assert_eq!(defined, exports(Library::Ours));
 }
 
+/// A program may have another static library that was written in Rust, perhaps with the same compiler: the names of the
+/// standard library must not meet.
+#[test]
+fn static_library_is_one_small_object_without_names_of_its_own() {
+    let dir = temp_dir();
+    let prefix = dir.path().join("prefix");
+    install(&prefix);
+    let library = prefix.join("lib/libmilter.a");
+    assert_eq!(lines("ar", &["t"], &library).len(), 1);
+    let size = fs::metadata(&library).unwrap().len();
+    assert!(size < 3 << 20, "{size} bytes");
+    assert!(!lines("readelf", &["-SW"], &library).iter().any(|line| line.contains(" .debug")));
+    let symbols = lines("nm", &["-g", "--defined-only", "--format=posix"], &library);
+    let names: BTreeSet<_> =
+        symbols.iter().filter_map(|line| line.split_once(" T ").map(|(name, _)| name)).collect();
+    let weak: BTreeSet<_> =
+        symbols.iter().filter_map(|line| line.split_once(" W ").map(|(name, _)| name)).collect();
+    assert_eq!(weak, BTreeSet::from(UNDECLARED));
+    let of_api =
+        exports(Library::Ours).into_iter().filter(|name| name.starts_with("smfi_")).collect::<Vec<_>>();
+    assert_eq!(names, of_api.iter().map(String::as_str).collect());
+    // The name of the member is the only other line.
+    assert_eq!(symbols.len(), names.len() + weak.len() + 1, "{symbols:?}");
+
+    let (other, source, program) =
+        (dir.path().join("libother.a"), dir.path().join("other.rs"), dir.path().join("program"));
+    fs::write(
+        &source,
+        "#[unsafe(no_mangle)]\npub extern \"C\" fn other(n: i32) -> usize { format!(\"{n}\").len() }\n",
+    )
+    .unwrap();
+    run(Command::new("rustc")
+        .args(["--edition", "2024", "--crate-type", "staticlib", "-O", "-o"])
+        .arg(&other)
+        .arg(&source));
+    let main = dir.path().join("main.c");
+    fs::write(
+        &main,
+        "#include <libmilter/mfapi.h>\nsize_t other(int);\n\
+         int main(void) { return other(1234) == 4 && smfi_setconn(\"unix:x\") == MI_SUCCESS ? 0 : 1; }\n",
+    )
+    .unwrap();
+    // All of both, whether the program needs it or not.
+    run(Command::new("cc")
+        .arg("-I")
+        .arg(prefix.join("include"))
+        .arg(main)
+        .arg("-Wl,--whole-archive")
+        .args([&library, &other])
+        .arg("-Wl,--no-whole-archive")
+        .arg("-o")
+        .arg(&program));
+    run(&mut Command::new(program));
+}
+
 /// The scope of the comparison: Debian's build also exports the inside of the library, which no header declares.
 const SCOPE: &str = "\
 [suppress_function]
