@@ -43,6 +43,8 @@ SOAK_SESSIONS ?= 256
 FUZZ_SECONDS ?= 60
 # And how many each of the five loads of `make sanitize` lasts.
 SANITIZE_SECONDS ?= 6
+# And how many random sessions it plays to the reference and to ours.
+SANITIZE_SESSIONS ?= 2000
 
 SONAME = libmilter.so.$(SOVERSION)
 # As milter.pc says it, whose prefix pkg-config can move.
@@ -132,9 +134,9 @@ soak: deps all  ## endurance under mixed load, stops, and failing system calls (
 fuzz:  ## random input for the library and milter-send, FUZZ_SECONDS for each target: see fuzz/run
 	CARGO="$(CARGO)" fuzz/run $(FUZZ_SECONDS)
 
-sanitize:  ## a filter under load, on builds with ThreadSanitizer and AddressSanitizer: see tests/sanitize/run
-	CARGO="$(CARGO)" CC="$(CC)" tests/sanitize/run thread $(SANITIZE_SECONDS)
-	CARGO="$(CARGO)" CC="$(CC)" tests/sanitize/run address $(SANITIZE_SECONDS)
+sanitize: deps  ## a filter under load, C tests, random sessions, with ThreadSanitizer and AddressSanitizer: see tests/sanitize/run
+	CARGO="$(CARGO)" CC="$(CC)" tests/sanitize/run thread $(SANITIZE_SECONDS) $(SANITIZE_SESSIONS)
+	CARGO="$(CARGO)" CC="$(CC)" tests/sanitize/run address $(SANITIZE_SECONDS) $(SANITIZE_SESSIONS)
 
 deny:  ## licences, duplicates and sources of the dependencies, with cargo-deny (cargo install --locked cargo-deny)
 	$(CARGO) deny check licenses bans sources

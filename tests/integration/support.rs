@@ -82,7 +82,7 @@ impl Library {
                 command
             }
         };
-        command.env("LD_LIBRARY_PATH", self.dir());
+        use_library(&mut command, self.dir());
         command
     }
 }
@@ -97,6 +97,21 @@ pub fn is_foreign() -> bool {
 /// Where the program stands that runs on the reference, when both libraries do not have the same C library.
 fn apart(program: &Path) -> PathBuf {
     program.with_file_name("reference-cc").join(program.file_name().unwrap())
+}
+
+/// Lets a command's program find the library in this directory.
+pub fn use_library(command: &mut Command, dir: &Path) {
+    command.env("LD_LIBRARY_PATH", dir);
+    if sanitizer().is_some() && dir == Library::Reference.dir() {
+        // It is not built with the sanitizer, what it does is not at issue, and some tests are about its crashes.
+        command.env("ASAN_OPTIONS", "detect_leaks=0:handle_segv=0");
+        command.env("TSAN_OPTIONS", "report_bugs=0:handle_segv=0");
+    }
+}
+
+/// The sanitizer that our library was built with, if it was: `tests/sanitize/run` says so.
+fn sanitizer() -> Option<String> {
+    std::env::var("LIBMILTER_SANITIZER").ok()
 }
 
 /// The root of the repository.
@@ -142,7 +157,13 @@ pub fn compile_c_with(source: &str, output: &Path, options: &[&str]) {
 }
 
 fn compile_c_by(compiler: &str, library: Library, source: &str, output: &Path, options: &[&str]) {
-    run(Command::new(compiler)
+    let mut command = Command::new(compiler);
+    if let Some(sanitizer) = sanitizer() {
+        command.arg(format!("-fsanitize={sanitizer}")).arg(repository().join("tests/sanitize/runtime.c"));
+        // Or the compiler makes calls of itself in the functions that this file has for the sanitizer.
+        command.arg("-fno-builtin");
+    }
+    run(command
         .args(["-std=gnu11", "-O1", "-g", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-pthread", "-I"])
         .arg(repository().join("include"))
         .arg(repository().join(source))

@@ -9,24 +9,6 @@
 #include <string.h>
 #include <unistd.h>
 
-#ifdef __SANITIZE_THREAD__
-/* Rust's compiler calls these, which the runtime of an older C compiler has by the plain names alone. */
-void *__tsan_memcpy(void *to, const void *from, size_t length)
-{
-    return memcpy(to, from, length);
-}
-
-void *__tsan_memmove(void *to, const void *from, size_t length)
-{
-    return memmove(to, from, length);
-}
-
-void *__tsan_memset(void *to, int byte, size_t length)
-{
-    return memset(to, byte, length);
-}
-#endif
-
 struct session {
     int commands;
     char *client;

@@ -106,6 +106,8 @@ while time.monotonic() < end and not (refused and not open_sessions):
         try:
             if hear(connection):
                 open_sessions.append((connection, script))
+                if not spoken:
+                    print("the first answer", flush=True)
                 spoken += 1
                 continue
         except ConnectionError:

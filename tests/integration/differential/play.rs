@@ -5,7 +5,7 @@
 use super::plan::{Act, Part};
 use super::script::{Script, Shape};
 use super::session::describe;
-use crate::support::{Daemon, PATIENCE, wait_until};
+use crate::support::{Daemon, PATIENCE, use_library, wait_until};
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
@@ -55,7 +55,8 @@ impl<'a> Candidate<'a> {
         } else {
             Command::new(self.program)
         };
-        command.env("LD_LIBRARY_PATH", self.library).envs(self.environment.iter().copied());
+        use_library(&mut command, self.library);
+        command.envs(self.environment.iter().copied());
         command
     }
 }
