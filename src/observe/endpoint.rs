@@ -219,8 +219,12 @@ mod tests {
 
     #[test]
     fn only_the_metrics_are_answered() {
-        let observer =
-            Observer { metrics: Some(Metrics::new(c"name")), trace: None, sessions: AtomicU64::new(0) };
+        let observer = Observer {
+            metrics: Some(Metrics::new(c"name")),
+            trace: None,
+            check: None,
+            sessions: AtomicU64::new(0),
+        };
         let status = |request: &str| {
             respond(request.as_bytes(), &observer).map(|response| response.lines().next().unwrap().to_owned())
         };

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(not(feature = "metrics"), allow(unused_variables, dead_code))]
 
+mod check;
 #[cfg(feature = "metrics")]
 mod endpoint;
 #[cfg(feature = "metrics")]
@@ -13,7 +14,8 @@ mod exposition;
 mod metrics;
 pub mod trace;
 
-use crate::protocol::Kind;
+use crate::protocol::{Actions, Agreement, Choice, Kind, Modification, Offer, SmtpReply};
+use check::{Check, Facts};
 use std::ffi::CStr;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -49,6 +51,8 @@ pub struct Settings {
     pub metrics: Option<Address>,
     /// The dialogue, in a file.
     pub trace: Option<trace::Settings>,
+    /// What the filter does wrongly, in the log.
+    pub check: bool,
 }
 
 /// Why a session has ended.
@@ -127,6 +131,7 @@ pub struct Observer {
     #[cfg(feature = "metrics")]
     metrics: Option<metrics::Metrics>,
     trace: Option<Trace>,
+    check: Option<Check>,
     /// How many sessions there were.
     sessions: AtomicU64,
 }
@@ -137,6 +142,7 @@ pub struct Observed {
     observer: Arc<Observer>,
     /// Its number; 1 is the first.
     number: u64,
+    facts: Facts,
     #[cfg(feature = "metrics")]
     running: metrics::Running,
 }
@@ -158,6 +164,7 @@ impl Observer {
             #[cfg(feature = "metrics")]
             metrics: listener.is_some().then(|| metrics::Metrics::new(name)),
             trace: settings.trace.as_ref().and_then(|settings| Trace::open(name, settings)),
+            check: settings.check.then(|| Check::new(name)),
             sessions: AtomicU64::new(0),
         });
         #[cfg(feature = "metrics")]
@@ -173,7 +180,7 @@ impl Observer {
         if self.metrics.is_some() {
             return true;
         }
-        self.trace.is_some()
+        self.trace.is_some() || self.check.is_some()
     }
 
     /// A session begins.
@@ -181,6 +188,7 @@ impl Observer {
         let observed = Arc::new(Observed {
             observer: Arc::clone(self),
             number: self.sessions.fetch_add(1, Ordering::Relaxed) + 1,
+            facts: Facts::default(),
             #[cfg(feature = "metrics")]
             running: metrics::Running::default(),
         });
@@ -226,6 +234,9 @@ impl Observed {
         if let Some((trace, number)) = self.trace() {
             trace.received(number, kind, payload);
         }
+        if kind == u8::from(Kind::EndOfMessage) {
+            Check::end_of_message(&self.facts);
+        }
     }
 
     /// All these frames have been sent.
@@ -262,6 +273,53 @@ impl Observed {
         }
         if let Some((trace, number)) = self.trace() {
             trace.called(number, kind, status, time);
+        }
+        if let (Some(check), Some(status)) = (self.check(), status) {
+            check.returns(&self.facts, kind, status);
+        }
+    }
+
+    fn check(&self) -> Option<&Check> {
+        self.observer.check.as_ref()
+    }
+
+    /// The filter answers the offer.
+    #[cold]
+    pub fn chooses(&self, offer: &Offer, choice: &Choice, registered: Actions) {
+        if let Some(check) = self.check() {
+            check.chooses(offer, choice, registered);
+        }
+    }
+
+    /// Mail server and filter have agreed; the filter has asked for macros.
+    #[cold]
+    pub fn agrees(&self, agreement: &Agreement, has_lists: bool) {
+        if let Some(check) = self.check() {
+            check.agrees(&self.facts, agreement, has_lists);
+        }
+    }
+
+    /// The filter asks for macros.
+    #[cold]
+    pub fn asks_for_macros(&self) {
+        if let Some(check) = self.check() {
+            check.asks_for_macros(&self.facts);
+        }
+    }
+
+    /// The filter makes a modification, if it may.
+    #[cold]
+    pub fn modifies(&self, modification: &Modification<'_>) {
+        if let Some(check) = self.check() {
+            check.modifies(&self.facts, modification);
+        }
+    }
+
+    /// The filter has set a reply.
+    #[cold]
+    pub fn sets_reply(&self, reply: &SmtpReply) {
+        if let Some(check) = self.check() {
+            check.sets_reply(reply.as_bytes());
         }
     }
 

@@ -191,7 +191,11 @@ impl Variables<'_> {
 
     /// What is to be seen of the sessions.
     fn observe(&self) -> observe::Settings {
-        observe::Settings { metrics: self.metrics(), trace: self.trace() }
+        observe::Settings {
+            metrics: self.metrics(),
+            trace: self.trace(),
+            check: self.read("LIBMILTER_CHECK", "log", |text| (text == "log").then_some(())).is_some(),
+        }
     }
 
     fn trace(&self) -> Option<observe::trace::Settings> {

@@ -171,12 +171,18 @@ impl Context {
 
     /// Stores a reply for the next verdict that it fits; an older one is forgotten.
     pub fn set_reply(&self, reply: SmtpReply) {
+        if let Some(observed) = &self.observed {
+            observed.sets_reply(&reply);
+        }
         self.state.lock().wishes.get_or_insert_default().reply = Some(reply);
     }
 
     /// Asks for macros at a stage: names separated by space. Each stage can be asked for once in a session. `false` if it
     /// was, or if there is no memory for them.
     pub fn request_macros(&self, stage: MacroStage, names: &[u8]) -> bool {
+        if let Some(observed) = &self.observed {
+            observed.asks_for_macros();
+        }
         let mut state = self.state.lock();
         let lists = &mut state.wishes.get_or_insert_default().macro_lists;
         let fresh = lists.iter().all(|(listed, _)| *listed != stage);
@@ -195,6 +201,9 @@ impl Context {
     /// # Errors
     /// It is not allowed or too large, or the connection is broken.
     pub fn modify(&self, action: Actions, modification: Modification<'_>) -> Result<(), NotSent> {
+        if let Some(observed) = &self.observed {
+            observed.modifies(&modification);
+        }
         self.output.lock().modify(action, modification, self.max_payload())
     }
 
@@ -408,6 +417,9 @@ impl Context {
             Some(wishes) => std::mem::take(&mut wishes.macro_lists),
             None => Vec::new(),
         };
+        if let Some(observed) = &self.observed {
+            observed.agrees(agreement, !macro_lists.is_empty());
+        }
         macro_lists.sort_unstable_by_key(|(stage, _)| stage.number());
         let answer = Negotiated {
             version: agreement.version(),

@@ -584,6 +584,9 @@ impl Session {
         let choice = self
             .observed(Kind::Negotiate, |ctx| filter.negotiate(ctx, offer), |_| None)
             .map_err(End::Refused)?;
+        if let Some(observed) = self.ctx.observed() {
+            observed.chooses(offer, &choice, filter.wants().actions);
+        }
         let agreement = agree(offer, &filter.wants(), choice).map_err(End::Refused)?;
         self.ctx.agreed(&agreement).map_err(|error| match error {
             NotAnswered::TooLarge => End::NegotiationTooLarge,

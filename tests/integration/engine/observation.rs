@@ -1,4 +1,4 @@
-//! What an administrator can see of sessions: metrics. What is not to be had does not hold up mail.
+//! What an administrator can see of sessions: metrics, and what a filter does wrongly. What is not to be had does not hold up mail.
 
 use super::{Filter, Mta, SERVE, macros, program};
 use crate::metrics::{promtool, scrape, value};
@@ -111,4 +111,75 @@ fn without_an_endpoint_mail_goes_on() {
         Mta::greet(&filter).quit();
         assert_eq!(filter.log(), [line]);
     }
+}
+
+/// All that `c-tests/wrong.c` does wrongly, twice; what a whole message was answered, and the log.
+fn do_wrong(check: bool) -> (Vec<(char, Vec<u8>)>, Vec<String>) {
+    let dir = crate::support::temp_dir();
+    let program = dir.path().join("wrong");
+    crate::support::compile_c_with("c-tests/wrong.c", &program, &["-rdynamic"]);
+    let mut command = Library::Ours.command(&program);
+    if check {
+        command.env("LIBMILTER_CHECK", "log");
+    }
+    let filter = Filter::start_with(command, &["unix:{dir}/s"]);
+    let mut answers = Vec::new();
+    for _ in 0..2 {
+        let mut mta = Mta::greet(&filter);
+        assert_eq!(mta.helo("late"), 'c');
+        mta.begin_message();
+        mta.command(Kind::EndOfMessage, b"");
+        loop {
+            answers.push(mta.hear().unwrap());
+            if answers.last().unwrap().0 == 'y' {
+                break;
+            }
+        }
+        mta.quit();
+        assert_eq!(Mta::greet(&filter).connect_from("discard"), 'd');
+        assert_eq!(Mta::greet(&filter).helo("skip"), 's');
+        let mut silent = Mta::greet(&filter);
+        assert_eq!(silent.connect_from("client"), 'c');
+        silent.command(Kind::Helo, b"noreply\0");
+        drop(silent);
+        let mut poor = Mta::connect(&filter);
+        poor.command(Kind::Negotiate, b"\0\0\0\x06\0\0\0\x01\0\x1f\xff\xff");
+        assert!(poor.has_ended());
+    }
+    filter.wait_until("the log", || !check || filter.log().iter().any(|line| line.contains("SMFIS_NOREPLY")));
+    (answers, filter.log())
+}
+
+/// Each kind is logged once, and no byte is different.
+#[test]
+fn what_a_filter_does_wrongly_is_logged_once() {
+    let (answers, log) = do_wrong(true);
+    let mut found: Vec<&str> = log.iter().filter_map(|line| line.strip_prefix("4 wrong: check: ")).collect();
+    found.sort_unstable();
+    let wanted = [
+        "smfi_addheader: \"X:Y\" has a colon in it",
+        "smfi_addheader: X-Long has a line of 1007 bytes: RFC 5322 allows 998",
+        "smfi_addheader: X-Longer has a line of 3008 bytes: mail servers cut it after 2048",
+        "smfi_addrcpt: the address \"<a@example.org>\\r\\nX\" has a line end in it",
+        "smfi_chgheader: a line of the value of X-Fold begins neither with a space nor with a tab",
+        "smfi_insheader: \"X\\nY\" has a line end in it",
+        "smfi_replacebody: a line has 1000 bytes",
+        "smfi_replacebody: a line has 2500 bytes",
+        "smfi_replacebody: another modification stands between two pieces",
+        "smfi_setreply: \"550 4.7.1 100% full\": a % must be written %%",
+        "smfi_setreply: \"550 4.7.1 100% full\": the two codes are of different classes",
+        "smfi_setsymlist: called after the negotiation",
+        "smfi_setsymlist: called, but SMFIF_SETSYMLIST is not among the flags agreed on",
+        "the CONNECT callback returned SMFIS_DISCARD",
+        "the HELO callback returned SMFIS_NOREPLY, which was not agreed on",
+        "the HELO callback returned SMFIS_SKIP, which was not agreed on",
+        "the filter wants actions 0x5e and protocol steps 0x0 that the mail server does not offer",
+    ];
+    assert_eq!(found.len(), wanted.len(), "{found:#?}");
+    for (found, wanted) in found.iter().zip(wanted) {
+        assert!(found.starts_with(wanted) && found.ends_with("; this is logged once"), "{found}: {wanted}");
+    }
+    let (without, log) = do_wrong(false);
+    assert_eq!(answers, without);
+    assert!(log.iter().all(|line| !line.contains("check")), "{log:?}");
 }
