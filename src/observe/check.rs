@@ -172,10 +172,12 @@ impl Check {
     pub fn sets_reply(&self, reply: &[u8]) {
         for line in reply.split(|byte| *byte == b'\n') {
             let code = line.first();
-            let enhanced = line.get(4..).unwrap_or_default();
-            if let [class @ (b'2' | b'4' | b'5'), b'.', b'0'..=b'9', ..] = enhanced
-                && Some(class) != code
-            {
+            let word = line.get(4..).unwrap_or_default();
+            let word = word.split(|byte| matches!(byte, b' ' | b'\r')).next().unwrap_or_default();
+            let is_number = |part: &[u8]| !part.is_empty() && part.iter().all(u8::is_ascii_digit);
+            let is_enhanced = word.split(|byte| *byte == b'.').all(is_number)
+                && word.iter().filter(|byte| **byte == b'.').count() == 2;
+            if is_enhanced && word.first() != code {
                 let shown = shown(line);
                 self.complain(
                     Wrong::ClassOfCode,
