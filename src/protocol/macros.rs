@@ -100,6 +100,7 @@ pub struct MacroStore {
     handed_out: Option<Box<HandedOutList>>,
 }
 
+/// In the order of their places: an MTA may send thousands of macros, and a filter may ask for all of them.
 type HandedOutList = SmallVec<[HandedOut; 4]>;
 
 /// A value in the bytes of a stage, its NUL included.
@@ -107,6 +108,13 @@ type HandedOutList = SmallVec<[HandedOut; 4]>;
 struct HandedOut {
     stage: usize,
     value: Range<usize>,
+}
+
+impl HandedOut {
+    /// The stage, and where the value begins there.
+    fn place(&self) -> (usize, usize) {
+        (self.stage, self.value.start)
+    }
 }
 
 impl MacroStore {
@@ -212,10 +220,10 @@ impl MacroStore {
     pub fn get(&mut self, name: &[u8]) -> Option<NonNull<u8>> {
         let (stage, value) = self.find(name)?;
         let start = self.stages[stage].as_mut_ptr().wrapping_add(value.start);
-        if self.handed_out_at(stage, value.start).is_none() {
-            let handed_out = self.handed_out.get_or_insert_default();
+        let handed_out = self.handed_out.get_or_insert_default();
+        if let Err(place) = handed_out.binary_search_by_key(&(stage, value.start), HandedOut::place) {
             handed_out.try_reserve(1).ok()?;
-            handed_out.push(HandedOut { stage, value });
+            handed_out.insert(place, HandedOut { stage, value });
         }
         NonNull::new(start)
     }
@@ -251,7 +259,8 @@ impl MacroStore {
     }
 
     fn handed_out_at(&self, stage: usize, start: usize) -> Option<&HandedOut> {
-        self.handed_out.as_ref()?.iter().find(|out| out.stage == stage && out.value.start == start)
+        let handed_out = self.handed_out.as_ref()?;
+        handed_out.get(handed_out.binary_search_by_key(&(stage, start), HandedOut::place).ok()?)
     }
 
     fn forget_handed_out(&mut self) {
@@ -386,6 +395,22 @@ mod tests {
             Some("no"),
             "where others began there may be a longer one"
         );
+    }
+
+    #[test]
+    fn values_that_were_asked_for_in_any_order_end_where_they_ended() {
+        let mut store = MacroStore::default();
+        define(&mut store, MacroStage::Mail, b"a\0one\0b\0two\0c\0three\0");
+        define(&mut store, MacroStage::Connect, b"d\0four\0e\0five\0");
+        for name in ["c", "e", "a", "d", "b"] {
+            store.get(name.as_bytes()).unwrap();
+            let (stage, value) = store.find(name.as_bytes()).unwrap();
+            store.stages[stage][value.start] = 0;
+        }
+        for (name, length) in [("a", 4), ("b", 4), ("c", 6), ("d", 5), ("e", 5)] {
+            let (stage, value) = store.find(name.as_bytes()).unwrap();
+            assert_eq!((value.len(), store.stages[stage][value.start]), (length, 0), "{name}");
+        }
     }
 
     #[test]
