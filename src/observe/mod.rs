@@ -1,7 +1,8 @@
 //! What an administrator wants to see of sessions, and the one seam by which the session and the engine tell of it. Who
 //! sets no variable (docs/man/libmilter.7) has no [`Observer`], and a session then asks no more than whether there is one.
 //!
-//! Nothing here changes a byte that is sent, or waits for anybody: whoever observes must not be able to hold up mail.
+//! Nothing here changes a byte that is sent, or waits for whoever asks for metrics: who observes must not be able to hold up mail.
+//! But a trace is written by the session's own thread, and a disk that hangs holds it up.
 #![forbid(unsafe_code)]
 #![cfg_attr(not(feature = "metrics"), allow(unused_variables, dead_code))]
 
