@@ -333,7 +333,7 @@ impl Output {
     #[inline]
     fn send(&mut self, frame: &[u8]) -> Result<(), io::ErrorKind> {
         let sent = match &self.link {
-            Ok(link) => link.send(frame).map_err(|error| error.kind()),
+            Ok(link) => send(link, frame, self.observed.as_deref()),
             Err(error) => Err(*error),
         };
         if let Err(error) = sent {
@@ -345,15 +345,7 @@ impl Output {
     /// Sends what has gathered; the error is why that failed, now or before.
     fn flush(&mut self) -> Result<(), io::ErrorKind> {
         let sent = match &self.link {
-            Ok(link) if !self.bytes.is_empty() => {
-                let sent = link.send(&self.bytes).map_err(|error| error.kind());
-                if let Some(observed) = &self.observed
-                    && sent.is_ok()
-                {
-                    observed.sent(&self.bytes);
-                }
-                sent
-            }
+            Ok(link) if !self.bytes.is_empty() => send(link, &self.bytes, self.observed.as_deref()),
             Ok(_) => Ok(()),
             Err(error) => Err(*error),
         };
@@ -363,6 +355,16 @@ impl Output {
         }
         sent
     }
+}
+
+/// Sends frames to the MTA.
+#[inline]
+fn send(link: &Link, frames: &[u8], observed: Option<&Observed>) -> Result<(), io::ErrorKind> {
+    link.send(frames).map_err(|error| error.kind())?;
+    if let Some(observed) = observed {
+        observed.sent(frames);
+    }
+    Ok(())
 }
 
 /// Replaces the macros of a stage by some that need more memory than it has.
