@@ -837,7 +837,7 @@ impl<'a> Conversation<'a> {
         // What is not there at once never comes: this thread would be the one to send it.
         let link = Link::new(Socket::from(OwnedFd::from(ours)), Timeouts(0), Arc::clone(shutdown));
         let max_payload = script.max_payload.map_or(frame::DEFAULT_MAX_PAYLOAD, usize::from);
-        let session = library(|| Session::new(link, max_payload, buffers));
+        let session = library(|| Session::new(link, max_payload, buffers, None));
         let player = PLAYERS.with_borrow_mut(|players| {
             let player = Rc::new(Player {
                 number: players.len(),
