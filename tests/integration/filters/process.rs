@@ -108,9 +108,15 @@ impl Filter {
     }
 
     /// Waits until it has ended by itself; all that it has printed.
-    pub fn end(mut self) -> String {
+    pub fn end(mut self, run: &Run) -> String {
         match &mut self.process {
-            Process::Foreground(daemon) => assert!(daemon.wait().success()),
+            Process::Foreground(daemon) => {
+                let status = daemon.wait();
+                // The reference's smfi_main returns while the callback that called smfi_stop still runs, and now and
+                // then (2 of 120 times) that crashes an interpreter which ends meanwhile.
+                let has_crashed = run.footing == Footing::Installed && status.signal() == Some(libc::SIGSEGV);
+                assert!(status.success() || has_crashed, "{status}");
+            }
             Process::Background(pid) => wait_until("the daemon's end", || !runs(*pid)),
         }
         self.log()

@@ -26,7 +26,7 @@ fn pymilter() {
         let before = filter.log().len();
         let stop = Mail { recipient: "<stop@example.com>", ..Mail::default() };
         run.send("stop", &filter, &stop, str::to_owned);
-        run.record("end", &filter.end()[before..]);
+        run.record("end", &filter.end(run)[before..]);
         own_tests(run);
     });
 }
