@@ -10,7 +10,7 @@ use crate::measure::{Row, Slice};
 use crate::plan::{busy_id, idle_id};
 use crate::rounds::Rounds;
 use crate::stats::{median, short};
-use crate::subject::Subject::{self, Bare, BareEpoll, Debian, Ours};
+use crate::subject::Subject::{self, Bare, BareEpoll, BareTimeout, Debian, Ours};
 
 /// What is wanted of a figure.
 #[derive(Clone, Copy)]
@@ -97,6 +97,8 @@ fn single(row: &Row) -> Vec<Goal> {
             goals.add("throughput / bare", throughput(Bare), AtLeast(0.97));
             goals.add("CPU / bare", cpu(Bare), AtMost(1.05));
             goals.add("calls - bare", calls(), AtMost(1.5));
+            goals.add("throughput / bare with a timeout", throughput(BareTimeout), AtLeast(0.97));
+            goals.add("CPU / bare with a timeout", cpu(BareTimeout), AtMost(1.05));
         }
     }
     goals.goals
@@ -124,6 +126,8 @@ fn busy(level: &Level) -> Vec<Goal> {
         if let Some((best, ratio)) = of_best(level, [Bare, Debian].into_iter()) {
             goals.add(format!("throughput / {}", best.word()), Some(ratio), AtLeast(1.0));
         }
+        let timed = level.rounds.ratio(Ours, BareTimeout, throughput);
+        goals.add("throughput / bare with a timeout", timed, AtLeast(1.0));
         return goals.goals;
     }
     let ratio = |figure: fn(&Busy) -> f64| level.rounds.ratio(Ours, BareEpoll, figure);

@@ -111,7 +111,11 @@ struct Run<'a> {
 impl Run<'_> {
     /// Whom to measure, apart from some.
     fn subjects(&self, without: &[Subject]) -> Vec<Subject> {
-        let named = |s: &Subject| self.plan.everybody || YARDSTICKS.contains(s) || *s == Subject::BareEpoll;
+        let named = |s: &Subject| {
+            self.plan.everybody
+                || YARDSTICKS.contains(s)
+                || matches!(s, Subject::BareTimeout | Subject::BareEpoll)
+        };
         let subjects =
             Subject::ALL.into_iter().filter(|subject| named(subject) && !without.contains(subject));
         self.selection.of(&subjects.collect::<Vec<_>>())
@@ -151,9 +155,10 @@ impl Run<'_> {
         eprintln!("{connections} busy connections");
         // The other bare server is no limit there, and slow.
         let without: &[Subject] = match (self.plan.everybody, connections) {
-            (true, _) => &[],
+            (true, ..8) => &[],
+            (true, 8..) => &[Subject::BareTimeout],
             (false, ..8) => &[Subject::BareEpoll],
-            (false, 8..) => &[Subject::Bare],
+            (false, 8..) => &[Subject::Bare, Subject::BareTimeout],
         };
         let subjects = self.subjects(without);
         let servers = self.start(&subjects);
@@ -184,7 +189,7 @@ impl Run<'_> {
     fn neighbours(&self) -> Rounds<Neighbours> {
         eprintln!("{SLOW} of {BESIDE} busy connections in callbacks of {SLOW_CALLBACK:?}");
         // One thread for all would sleep all the time.
-        let subjects = self.subjects(&[Subject::BareEpoll]);
+        let subjects = self.subjects(&[Subject::BareTimeout, Subject::BareEpoll]);
         let servers = self.start(&subjects);
         let open = |server: &Server| Connections::open(server.address(), BESIDE, SLOW, SLOW_CALLBACK);
         let mut crowds: Vec<Connections> =
@@ -204,7 +209,7 @@ impl Run<'_> {
 
     fn at_once(&self) -> PerSubject<Duration> {
         eprintln!("{AT_ONCE} callbacks of {LONG_CALLBACK:?} at once");
-        let subjects = self.subjects(&[Subject::BareEpoll]);
+        let subjects = self.subjects(&[Subject::BareTimeout, Subject::BareEpoll]);
         let servers = self.start(&subjects);
         PerSubject::of(&subjects, |which| {
             Connections::open(servers[which].address(), AT_ONCE, AT_ONCE, LONG_CALLBACK)
@@ -220,7 +225,7 @@ impl Run<'_> {
 
     fn rest(&self, connections: usize) -> Rest {
         let subjects = match self.plan.everybody {
-            true => self.subjects(&[]),
+            true => self.subjects(&[Subject::BareTimeout]),
             false => vec![Subject::Ours],
         };
         let costs = PerSubject::of(&subjects, |which| {

@@ -25,6 +25,8 @@ pub enum Subject {
     Debian,
     /// The hand-written server with the fewest system calls.
     Bare,
+    /// The same with a timeout for each receive.
+    BareTimeout,
     /// The hand-written server with one thread that takes the ready connections in batches.
     BareEpoll,
     /// The hand-written server with a thread for each connection and poll before each call.
@@ -39,10 +41,11 @@ pub enum Subject {
 
 impl Subject {
     /// All of them, in the order of the tables.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Debian,
         Self::Ours,
         Self::Bare,
+        Self::BareTimeout,
         Self::BareEpoll,
         Self::Plain,
         Self::Indymilter,
@@ -56,6 +59,7 @@ impl Subject {
             Self::Ours => "libmilter-rs",
             Self::Debian => "Debian libmilter",
             Self::Bare => "bare server",
+            Self::BareTimeout => "bare with timeout",
             Self::BareEpoll => "bare-epoll",
             Self::Plain => "plain threads",
             Self::Indymilter => "indymilter",
@@ -70,6 +74,7 @@ impl Subject {
             Self::Ours => "ours",
             Self::Debian => "debian",
             Self::Bare => "bare",
+            Self::BareTimeout => "bare-timeout",
             Self::BareEpoll => "bare-epoll",
             Self::Plain => "plain",
             Self::Indymilter => "indymilter",
@@ -125,6 +130,7 @@ impl Workshop {
     fn program(&self, subject: Subject) -> PathBuf {
         self.programs.join(match subject {
             Subject::Ours | Subject::Debian => "null-filter",
+            Subject::BareTimeout => Subject::Bare.word(),
             _ => subject.word(),
         })
     }
@@ -142,7 +148,8 @@ impl Workshop {
         }
         let address = self.free_address(subject, wants.tcp);
         command.arg(address.spec());
-        let letters = [(wants.header, "h"), (wants.silent_headers, "n")];
+        let letters =
+            [(wants.header, "h"), (wants.silent_headers, "n"), (subject == Subject::BareTimeout, "t")];
         command
             .arg(letters.iter().filter(|(wanted, _)| *wanted).map(|(_, letter)| *letter).collect::<String>());
         if let Some(cpu) = wants.cpu {

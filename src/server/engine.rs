@@ -21,7 +21,7 @@ use super::poller::EpollPoller;
 use super::pool::{Effort, Job, Pool, THREAD_IDLE_TIMEOUT, Turn, Waited};
 use super::settings::{Settings, Threads};
 use super::sync::ThreadGroup;
-use super::watch::Watched;
+use super::watch::Watch;
 use crate::log::{self, LineKind};
 use crate::observe::Observer;
 use crate::session::{Buffers, Cause, Filter, Link, Patience, Pause, Session, Shutdown, remember};
@@ -60,8 +60,9 @@ pub struct Engine<F: Filter> {
 
 /// What all threads use.
 struct Shared<F: Filter> {
-    filter: Watched<F>,
+    filter: F,
     settings: Settings,
+    watch: Option<Arc<Watch>>,
     observer: Option<Arc<Observer>>,
     shutdown: Arc<Shutdown>,
     /// `None` once the server stops.
@@ -228,6 +229,7 @@ impl<F: Filter> Engine<F> {
         filter: F,
         listener: Listener,
         settings: Settings,
+        watch: Option<Arc<Watch>>,
         observer: Option<Arc<Observer>>,
         events: Sender<Event>,
     ) -> io::Result<Self> {
@@ -238,8 +240,9 @@ impl<F: Filter> Engine<F> {
         let most_serving = settings.max_threads.map_or(usize::MAX, |most| most.get().saturating_sub(2));
         let places = settings.max_sessions.map(Places::new);
         let shared = Arc::new(Shared {
-            filter: Watched::new(filter, settings.watch),
+            filter,
             settings,
+            watch,
             observer,
             shutdown,
             listener: Mutex::new(Some(Arc::new(listener))),
@@ -275,7 +278,8 @@ impl<F: Filter> Engine<F> {
 
     /// Looks after callbacks that take long; when to look again, if they are watched.
     pub fn look_at_callbacks(&self) -> Option<Instant> {
-        self.shared.filter.look()
+        let shared = &self.shared;
+        shared.watch.as_ref().map(|watch| watch.look(shared.filter.name()))
     }
 
     /// How many sessions have not ended.
@@ -470,7 +474,7 @@ impl<F: Filter> Shared<F> {
         buffers: &mut Buffers,
     ) -> Pause {
         let (session, filter) = (&mut connection.session, &self.filter);
-        let _serving = filter.serve(session);
+        let _serving = self.watch.as_ref().map(|watch| watch.serve(session));
         if self.settings.threads == Threads::PerSession {
             return session.run_to_end(filter, buffers);
         }

@@ -1,6 +1,6 @@
 //! Watches callbacks that take long: each is logged once while it runs, and the MTA is told meanwhile that the filter is
-//! still at the end of its message. A watched filter is the filter itself with a note of each call; without a watch the
-//! note is one look at a field.
+//! still at the end of its message. A watched filter is the filter itself with a note of each call, for the watch and for
+//! who [observes](crate::observe) the session. Where nobody does either, the filter is served as it is.
 
 use crate::log;
 use crate::protocol::{Arguments, Choice, Kind, Offer, Peer, Refusal, Text, Wants};
@@ -29,13 +29,14 @@ pub struct Terms {
     pub keeps_alive: bool,
 }
 
-/// A filter whose callbacks may be watched.
+/// A filter whose callbacks are watched or observed.
 pub struct Watched<F> {
     filter: F,
-    watch: Option<Watch>,
+    watch: Option<Arc<Watch>>,
 }
 
-struct Watch {
+/// Who looks at the callbacks that run.
+pub struct Watch {
     terms: Terms,
     /// The desks of all threads that run callbacks.
     desks: Mutex<Vec<Weak<Desk>>>,
@@ -84,35 +85,34 @@ impl Drop for Calling {
 }
 
 impl<F: Filter> Watched<F> {
-    /// The filter, watched if there are terms.
-    pub fn new(filter: F, terms: Option<Terms>) -> Self {
-        let watch = terms.map(|terms| Watch {
-            terms,
-            desks: Mutex::new(Vec::new()),
-            next_look: Mutex::new(Instant::now()),
-        });
+    /// The filter; its callbacks are known to the watch, if there is one.
+    pub fn new(filter: F, watch: Option<Arc<Watch>>) -> Self {
         Self { filter, watch }
     }
 
-    /// To be called before the calling thread runs callbacks for this session.
-    #[inline]
-    pub fn serve(&self, session: &Session) -> Option<Serving> {
-        self.watch.as_ref().map(|watch| watch.serve(session))
+    /// Calls a callback, and tells the watch and who observes the session of it.
+    fn around<T>(
+        &self,
+        kind: Kind,
+        ctx: &Context,
+        call: impl FnOnce(&F) -> T,
+        verdict: impl FnOnce(&T) -> Option<Verdict>,
+    ) -> T {
+        let observed = ctx.observed().map(|observed| (observed, observed.callback_begins()));
+        let calling = self.watch.as_ref().and_then(|_| begin(kind, ctx));
+        let result = call(&self.filter);
+        drop(calling);
+        if let Some((observed, since)) = observed {
+            observed.callback_ends(kind, verdict(&result).map(|Verdict(status)| status), since);
+        }
+        result
     }
 
-    /// Looks at all callbacks that run; when to look again. Nothing in it waits for an MTA or for a callback.
-    pub fn look(&self) -> Option<Instant> {
-        self.watch.as_ref().map(|watch| watch.look(self.filter.name()))
-    }
-
-    #[inline]
-    fn begin(&self, kind: Kind, ctx: &Context) -> Option<Calling> {
-        if self.watch.is_some() { begin(kind, ctx) } else { None }
+    fn around_verdict(&self, kind: Kind, ctx: &Context, call: impl FnOnce(&F) -> Verdict) -> Verdict {
+        self.around(kind, ctx, call, |verdict| Some(*verdict))
     }
 }
 
-#[cold]
-#[inline(never)]
 fn begin(kind: Kind, ctx: &Context) -> Option<Calling> {
     let desk = DESK.with_borrow(Clone::clone)?;
     let now = Instant::now();
@@ -132,8 +132,14 @@ impl Terms {
 }
 
 impl Watch {
+    /// A watch with these terms.
+    pub fn new(terms: Terms) -> Self {
+        Self { terms, desks: Mutex::new(Vec::new()), next_look: Mutex::new(Instant::now()) }
+    }
+
+    /// To be called before the calling thread runs callbacks for this session.
     #[cold]
-    fn serve(&self, session: &Session) -> Serving {
+    pub fn serve(&self, session: &Session) -> Serving {
         let desk = DESK.with_borrow_mut(|desk| {
             Arc::clone(desk.get_or_insert_with(|| {
                 let new = Arc::<Desk>::default();
@@ -145,7 +151,8 @@ impl Watch {
         Serving(desk)
     }
 
-    fn look(&self, name: &CStr) -> Instant {
+    /// Looks at all callbacks that run; when to look again. Nothing in it waits for an MTA or for a callback.
+    pub fn look(&self, name: &CStr) -> Instant {
         let now = Instant::now();
         let next_look = &mut *self.next_look.lock();
         if now < *next_look {
@@ -222,77 +229,54 @@ impl<F: Filter> Filter for Watched<F> {
     }
 
     fn negotiate(&self, ctx: &Context, offer: &Offer) -> Result<Choice, Refusal> {
-        let _calling = self.begin(Kind::Negotiate, ctx);
-        self.filter.negotiate(ctx, offer)
+        self.around(Kind::Negotiate, ctx, |filter| filter.negotiate(ctx, offer), |_| None)
     }
 
-    #[inline]
     fn connect(&self, ctx: &Context, host: Text<'_>, peer: Peer<'_>) -> Verdict {
-        let _calling = self.begin(Kind::Connect, ctx);
-        self.filter.connect(ctx, host, peer)
+        self.around_verdict(Kind::Connect, ctx, |filter| filter.connect(ctx, host, peer))
     }
 
-    #[inline]
     fn helo(&self, ctx: &Context, name: Text<'_>) -> Verdict {
-        let _calling = self.begin(Kind::Helo, ctx);
-        self.filter.helo(ctx, name)
+        self.around_verdict(Kind::Helo, ctx, |filter| filter.helo(ctx, name))
     }
 
-    #[inline]
     fn mail(&self, ctx: &Context, arguments: Arguments<'_>) -> Result<Verdict, NoMemory> {
-        let _calling = self.begin(Kind::Mail, ctx);
-        self.filter.mail(ctx, arguments)
+        self.around(Kind::Mail, ctx, |filter| filter.mail(ctx, arguments), |verdict| verdict.ok())
     }
 
-    #[inline]
     fn rcpt(&self, ctx: &Context, arguments: Arguments<'_>) -> Result<Verdict, NoMemory> {
-        let _calling = self.begin(Kind::Rcpt, ctx);
-        self.filter.rcpt(ctx, arguments)
+        self.around(Kind::Rcpt, ctx, |filter| filter.rcpt(ctx, arguments), |verdict| verdict.ok())
     }
 
-    #[inline]
     fn data(&self, ctx: &Context) -> Verdict {
-        let _calling = self.begin(Kind::Data, ctx);
-        self.filter.data(ctx)
+        self.around_verdict(Kind::Data, ctx, |filter| filter.data(ctx))
     }
 
-    #[inline]
     fn header(&self, ctx: &Context, name: Text<'_>, value: Text<'_>) -> Verdict {
-        let _calling = self.begin(Kind::Header, ctx);
-        self.filter.header(ctx, name, value)
+        self.around_verdict(Kind::Header, ctx, |filter| filter.header(ctx, name, value))
     }
 
-    #[inline]
     fn end_of_header(&self, ctx: &Context) -> Verdict {
-        let _calling = self.begin(Kind::EndOfHeader, ctx);
-        self.filter.end_of_header(ctx)
+        self.around_verdict(Kind::EndOfHeader, ctx, |filter| filter.end_of_header(ctx))
     }
 
-    #[inline]
     fn body(&self, ctx: &Context, piece: &mut [u8]) -> Verdict {
-        let _calling = self.begin(Kind::Body, ctx);
-        self.filter.body(ctx, piece)
+        self.around_verdict(Kind::Body, ctx, |filter| filter.body(ctx, piece))
     }
 
-    #[inline]
     fn end_of_message(&self, ctx: &Context) -> Verdict {
-        let _calling = self.begin(Kind::EndOfMessage, ctx);
-        self.filter.end_of_message(ctx)
+        self.around_verdict(Kind::EndOfMessage, ctx, |filter| filter.end_of_message(ctx))
     }
 
-    #[inline]
     fn unknown(&self, ctx: &Context, line: &mut [u8]) -> Verdict {
-        let _calling = self.begin(Kind::Unknown, ctx);
-        self.filter.unknown(ctx, line)
+        self.around_verdict(Kind::Unknown, ctx, |filter| filter.unknown(ctx, line))
     }
 
     fn abort(&self, ctx: &Context) {
-        let _calling = self.begin(Kind::Abort, ctx);
-        self.filter.abort(ctx);
+        self.around(Kind::Abort, ctx, |filter| filter.abort(ctx), |()| None);
     }
 
     fn close(&self, ctx: &Context) {
-        let _calling = self.begin(Kind::Quit, ctx);
-        self.filter.close(ctx);
+        self.around(Kind::Quit, ctx, |filter| filter.close(ctx), |()| None);
     }
 }

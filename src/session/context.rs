@@ -68,8 +68,6 @@ struct Output {
     /// The modifications agreed on.
     actions: Actions,
     changes: Changes,
-    /// Who hears of what is sent.
-    observed: Option<Arc<Observed>>,
     /// The process that serves the session.
     process: Process,
 }
@@ -111,14 +109,13 @@ impl Context {
             ended: AtomicBool::new(false),
             // No frame tells a larger length.
             max_payload: u32::try_from(max_payload).unwrap_or(u32::MAX),
-            observed: observed.clone(),
+            observed,
             state: Mutex::new(State { macros, wishes: None }),
             output: Mutex::new(Output {
                 bytes: Vec::new(),
                 link: Ok(link),
                 actions: Actions::empty(),
                 changes: Changes::Refused,
-                observed,
                 process: Process::current(),
             }),
         }
@@ -204,7 +201,7 @@ impl Context {
         if let Some(observed) = &self.observed {
             observed.modifies(&modification);
         }
-        self.output.lock().modify(action, modification, self.max_payload())
+        self.output.lock().modify(action, modification, self.max_payload(), self.observed())
     }
 
     /// Sends `body` in pieces, as one more part of the new body; an empty one is sent as one empty piece.
@@ -226,7 +223,7 @@ impl Context {
     /// # Errors
     /// The connection is broken or the session has ended.
     pub fn progress(&self) -> Result<(), NotSent> {
-        self.output.lock().append(Modification::Progress, self.max_payload(), true)
+        self.output.lock().append(Modification::Progress, self.max_payload(), true, self.observed())
     }
 }
 
@@ -237,7 +234,7 @@ impl Context {
     /// cannot end meanwhile.
     pub fn keep_alive(&self) {
         if let Some(mut output) = self.output.try_lock() {
-            output.keep_alive(self.max_payload());
+            output.keep_alive(self.max_payload(), self.observed());
         }
     }
 }
@@ -245,12 +242,12 @@ impl Context {
 impl Output {
     /// Sends what has gathered, or else a sign of life, as far as there is room for it. What there is no room for
     /// stays in front of all that will be sent.
-    fn keep_alive(&mut self, max_payload: usize) {
+    fn keep_alive(&mut self, max_payload: usize, observed: Option<&Observed>) {
         let (Changes::Gathered(_), Ok(link)) = (self.changes, &self.link) else { return };
         let link = Arc::clone(link);
         if self.bytes.is_empty() {
             let encode = |bytes: &mut Vec<u8>| Modification::Progress.encode(bytes, max_payload);
-            if !matches!(self.put(OVERHEAD, encode), Ok(Ok(()))) {
+            if !matches!(self.put(OVERHEAD, encode, observed), Ok(Ok(()))) {
                 return;
             }
         }
@@ -267,20 +264,25 @@ impl Output {
     /// # Errors
     /// There is no memory for them nevertheless, or why sending failed.
     #[inline]
-    fn put<T>(&mut self, bytes: usize, encode: impl FnOnce(&mut Vec<u8>) -> T) -> Result<T, io::ErrorKind> {
+    fn put<T>(
+        &mut self,
+        bytes: usize,
+        encode: impl FnOnce(&mut Vec<u8>) -> T,
+        observed: Option<&Observed>,
+    ) -> Result<T, io::ErrorKind> {
         if self.bytes.capacity() - self.bytes.len() >= bytes {
             return Ok(encode(&mut self.bytes));
         }
-        self.grow(bytes)?;
+        self.grow(bytes, observed)?;
         Ok(encode(&mut self.bytes))
     }
 
     #[cold]
-    fn grow(&mut self, bytes: usize) -> Result<(), io::ErrorKind> {
+    fn grow(&mut self, bytes: usize, observed: Option<&Observed>) -> Result<(), io::ErrorKind> {
         if memory::fallibly(|| self.bytes.try_reserve(bytes)).is_ok() {
             return Ok(());
         }
-        self.flush()?;
+        self.flush(observed)?;
         memory::fallibly(|| self.bytes.try_reserve(bytes)).map_err(|_| io::ErrorKind::OutOfMemory)
     }
 
@@ -289,6 +291,7 @@ impl Output {
         action: Actions,
         modification: Modification<'_>,
         max_payload: usize,
+        observed: Option<&Observed>,
     ) -> Result<(), NotSent> {
         let now = match self.changes {
             Changes::Gathered(until) => Instant::now() >= until,
@@ -298,7 +301,7 @@ impl Output {
         if !self.actions.contains(action) {
             return Err(NotSent::NotAllowed);
         }
-        self.append(modification, max_payload, now)
+        self.append(modification, max_payload, now, observed)
     }
 
     /// Appends a frame; sends all that has gathered if `now`, or if it is much.
@@ -307,6 +310,7 @@ impl Output {
         modification: Modification<'_>,
         max_payload: usize,
         now: bool,
+        observed: Option<&Observed>,
     ) -> Result<(), NotSent> {
         if self.link.is_err() {
             return Err(NotSent::Disconnected);
@@ -317,11 +321,11 @@ impl Output {
             self.bytes.clear();
         }
         let length = OVERHEAD + modification.payload_length().min(max_payload);
-        let encoded = self.put(length, |bytes| modification.encode(bytes, max_payload));
+        let encoded = self.put(length, |bytes| modification.encode(bytes, max_payload), observed);
         encoded.map_err(|_| NotSent::Disconnected)?.map_err(|TooLarge| NotSent::TooLarge)?;
         // A child gives no answer with which it could leave.
         if now || is_forked_child || self.bytes.len() >= GATHER {
-            self.flush().map_err(|_| NotSent::Disconnected)?;
+            self.flush(observed).map_err(|_| NotSent::Disconnected)?;
             if let Changes::Gathered(until) = &mut self.changes {
                 *until = Instant::now() + GATHER_TIME;
             }
@@ -330,10 +334,10 @@ impl Output {
     }
 
     /// Sends a frame when nothing has gathered.
-    #[inline]
-    fn send(&mut self, frame: &[u8]) -> Result<(), io::ErrorKind> {
+    #[inline(always)]
+    fn send(&mut self, frame: &[u8], observed: Option<&Observed>) -> Result<(), io::ErrorKind> {
         let sent = match &self.link {
-            Ok(link) => send(link, frame, self.observed.as_deref()),
+            Ok(link) => send(link, frame, observed),
             Err(error) => Err(*error),
         };
         if let Err(error) = sent {
@@ -343,9 +347,9 @@ impl Output {
     }
 
     /// Sends what has gathered; the error is why that failed, now or before.
-    fn flush(&mut self) -> Result<(), io::ErrorKind> {
+    fn flush(&mut self, observed: Option<&Observed>) -> Result<(), io::ErrorKind> {
         let sent = match &self.link {
-            Ok(link) if !self.bytes.is_empty() => send(link, &self.bytes, self.observed.as_deref()),
+            Ok(link) if !self.bytes.is_empty() => send(link, &self.bytes, observed),
             Ok(_) => Ok(()),
             Err(error) => Err(*error),
         };
@@ -358,7 +362,7 @@ impl Output {
 }
 
 /// Sends frames to the MTA.
-#[inline]
+#[inline(always)]
 fn send(link: &Link, frames: &[u8], observed: Option<&Observed>) -> Result<(), io::ErrorKind> {
     link.send(frames).map_err(|error| error.kind())?;
     if let Some(observed) = observed {
@@ -392,7 +396,7 @@ pub(super) enum NotAnswered {
 impl Context {
     /// Who hears of what happens in the session, if anybody wants to.
     #[inline]
-    pub(super) fn observed(&self) -> Option<&Observed> {
+    pub fn observed(&self) -> Option<&Observed> {
         self.observed.as_deref()
     }
 
@@ -406,7 +410,7 @@ impl Context {
     pub(super) fn take_outbox(&self) -> Vec<u8> {
         let output = &mut *self.output.lock();
         // If it fails, the session's next flush says so.
-        let _ = output.flush();
+        let _ = output.flush(self.observed());
         std::mem::take(&mut output.bytes)
     }
 
@@ -432,7 +436,7 @@ impl Context {
         let output = &mut *self.output.lock();
         output.actions = agreement.actions();
         let encode = |bytes: &mut Vec<u8>| answer.encode(bytes, self.max_payload());
-        let put = output.put(OVERHEAD + answer.payload_length(), encode);
+        let put = output.put(OVERHEAD + answer.payload_length(), encode, self.observed());
         // They stay: a stage can be asked for once in a session.
         if let Some(wishes) = &mut self.state.lock().wishes {
             wishes.macro_lists = answer.macro_lists;
@@ -449,11 +453,11 @@ impl Context {
         let output = &mut *self.output.lock();
         if let Some(reply) = reply {
             if output.bytes.is_empty() {
-                return output.send(&reply.frame());
+                return output.send(&reply.frame(), self.observed());
             }
-            output.put(OVERHEAD, |bytes| reply.encode(bytes))?;
+            output.put(OVERHEAD, |bytes| reply.encode(bytes), self.observed())?;
         }
-        output.flush()
+        output.flush(self.observed())
     }
 
     /// Answers with the stored reply, if it is a permanent one (`5`) or a temporary one (`4`) as asked for; it
@@ -472,7 +476,7 @@ impl Context {
         }
         let encode = |bytes: &mut Vec<u8>| encode_custom(reply.as_bytes(), bytes);
         let length = OVERHEAD + reply.as_bytes().len() + 1;
-        self.output.lock().put(length, encode).map_err(NotAnswered::NoRoom)?;
+        self.output.lock().put(length, encode, self.observed()).map_err(NotAnswered::NoRoom)?;
         Ok(true)
     }
 
@@ -529,7 +533,7 @@ impl Context {
             let output = &mut *self.output.lock();
             output.changes = Changes::Refused;
             // If a helper thread's last words cannot be sent, nobody is there to see them.
-            let _ = output.flush();
+            let _ = output.flush(self.observed());
             output.link = Err(io::ErrorKind::NotConnected);
         }
         let state = &mut *self.state.lock();

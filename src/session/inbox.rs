@@ -71,7 +71,7 @@ impl Inbox {
     ///
     /// # Errors
     /// The bytes are not a frame.
-    #[inline]
+    #[inline(always)]
     pub(super) fn next_frame(&mut self, max_payload: usize) -> Result<Option<Frame<'_>>, FrameError> {
         if self.is_empty() {
             return Ok(None);
@@ -95,7 +95,7 @@ impl Inbox {
     }
 
     /// Room to receive into, enough for what the frame under way still needs; `None` if there is no memory for that.
-    #[inline]
+    #[inline(always)]
     pub(super) fn room(&mut self) -> Option<&mut [u8]> {
         if self.is_empty() {
             (self.start, self.end) = (0, 0);
@@ -122,7 +122,7 @@ impl Inbox {
     }
 
     /// What is behind the received bytes, but for the last byte.
-    #[inline]
+    #[inline(always)]
     fn free(&mut self) -> &mut [u8] {
         match &mut *self.buffer {
             [free @ .., _] => free.get_mut(self.end..).unwrap_or_default(),
@@ -131,13 +131,13 @@ impl Inbox {
     }
 
     /// Takes in what was received into [`Self::room`]; whether that is less than there was room for.
-    #[inline]
+    #[inline(always)]
     pub(super) fn received(&mut self, count: usize) -> bool {
         self.end += count;
         !self.free().is_empty()
     }
 
-    #[inline]
+    #[inline(always)]
     fn uncover(&mut self) {
         if let Some(byte) = self.covered.take() {
             self.buffer[self.start] = byte;

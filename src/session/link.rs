@@ -84,7 +84,7 @@ impl Link {
 
     /// Receives bytes. If none have come, waits for [`PARK_AFTER`], or not at all unless it `may_block`. But a frame that has
     /// begun is waited for, until its deadline.
-    #[inline]
+    #[inline(always)]
     pub(super) fn receive(&self, inbox: &mut Inbox, may_block: bool, in_message: bool) -> Arrival {
         if !inbox.is_empty() {
             let deadline = inbox.frame_deadline(self.timeouts.frame());
@@ -132,7 +132,7 @@ impl Link {
     ///
     /// # Errors
     /// The connection broke, the MTA did not take the bytes within the timeout, or the process aborts.
-    #[inline]
+    #[inline(always)]
     pub(super) fn send(&self, bytes: &[u8]) -> io::Result<()> {
         match self.socket.try_send(bytes) {
             Ok(count) if count == bytes.len() => Ok(()),

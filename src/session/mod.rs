@@ -359,7 +359,7 @@ impl Session {
 
     /// Takes all whole frames that have come. Replies leave one by one, because nobody knows how long the callback for
     /// the next command takes. (An MTA that waits for each reply has sent no other command yet.)
-    #[inline]
+    #[inline(always)]
     fn process_frames<F: Filter>(&mut self, filter: &F, inbox: &mut Inbox) -> Result<(), End> {
         while let Some(frame) = inbox.next_frame(self.ctx.max_payload()).map_err(End::Frame)? {
             if let Some(observed) = self.ctx.observed() {
@@ -383,7 +383,7 @@ impl Session {
     }
 
     /// Sends all that has gathered, with this reply as the last.
-    #[inline]
+    #[inline(always)]
     fn send(&self, reply: Option<Reply>) -> Result<(), End> {
         self.ctx.answer(reply).map_err(broken)
     }
@@ -396,7 +396,7 @@ impl Session {
     }
 
     /// The gate before every callback: none begins when the process has given up waiting for the session.
-    #[inline]
+    #[inline(always)]
     fn gate(&self) -> Result<(), End> {
         if self.link.shutdown().has_abandoned() { Err(End::Shutdown) } else { Ok(()) }
     }
@@ -434,8 +434,6 @@ impl Session {
         }
         self.gate()?;
         let ctx = &*self.ctx;
-        // Those of the other kinds are observed where they are called.
-        let since = ctx.observed().filter(|_| has_one_callback(kind)).map(Observed::callback_begins);
         let verdict = match Command::decode(kind, payload).map_err(malformed)? {
             Command::Negotiate(offer) => {
                 self.negotiate(filter, &offer)?;
@@ -458,7 +456,7 @@ impl Session {
             Command::EndOfMessage(piece) => self.end_of_message(filter, piece)?,
             Command::Unknown(line) => filter.unknown(ctx, line),
             Command::Abort => {
-                self.observed(Kind::Abort, |ctx| filter.abort(ctx), |()| None);
+                filter.abort(ctx);
                 return Ok(None);
             }
             Command::Quit => return Err(End::Quit),
@@ -468,34 +466,7 @@ impl Session {
                 return Ok(None);
             }
         };
-        if let Some(since) = since {
-            self.callback_ends(kind, Some(verdict), since);
-        }
         self.reply(filter, kind, verdict, true)
-    }
-
-    /// Calls a callback, and tells who observes the session of it.
-    #[inline]
-    fn observed<T>(
-        &self,
-        kind: Kind,
-        call: impl FnOnce(&Context) -> T,
-        verdict: impl FnOnce(&T) -> Option<Verdict>,
-    ) -> T {
-        let since = self.ctx.observed().map(Observed::callback_begins);
-        let result = call(&self.ctx);
-        if let Some(since) = since {
-            self.callback_ends(kind, verdict(&result), since);
-        }
-        result
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn callback_ends(&self, kind: Kind, verdict: Option<Verdict>, since: Instant) {
-        if let Some(observed) = self.ctx.observed() {
-            observed.callback_ends(kind, verdict.map(|Verdict(status)| status), since);
-        }
     }
 
     /// The first command after close: from now on the filter is owed close again. But not if the command is none.
@@ -558,7 +529,7 @@ impl Session {
     /// Does what a command does before the filter hears of it: forgets macros, and ends the time for changes to the
     /// message if it may follow the end of one. (Macro frames do not, and neither does a frame that turns out to be
     /// no command.)
-    #[inline]
+    #[inline(always)]
     fn prepare(&mut self, kind: Kind) {
         match kind {
             Kind::Negotiate => self.ctx.forget_macros(),
@@ -581,9 +552,7 @@ impl Session {
 
     #[inline(never)]
     fn negotiate<F: Filter>(&mut self, filter: &F, offer: &Offer) -> Result<(), End> {
-        let choice = self
-            .observed(Kind::Negotiate, |ctx| filter.negotiate(ctx, offer), |_| None)
-            .map_err(End::Refused)?;
+        let choice = filter.negotiate(&self.ctx, offer).map_err(End::Refused)?;
         if let Some(observed) = self.ctx.observed() {
             observed.chooses(offer, &choice, filter.wants().actions);
         }
@@ -602,19 +571,18 @@ impl Session {
     #[inline(never)]
     fn end_of_message<F: Filter>(&self, filter: &F, piece: &mut [u8]) -> Result<Verdict, End> {
         if !piece.is_empty() && filter.has(Kind::Body) {
-            match self.observed(Kind::Body, |ctx| filter.body(ctx, piece), |verdict| Some(*verdict)) {
+            match filter.body(&self.ctx, piece) {
                 Verdict::CONTINUE | Verdict::SKIP | Verdict::NOREPLY => self.gate()?,
                 verdict => return Ok(verdict),
             }
         }
-        let verdict =
-            self.observed(Kind::EndOfMessage, |ctx| filter.end_of_message(ctx), |verdict| Some(*verdict));
+        let verdict = filter.end_of_message(&self.ctx);
         self.ctx.gather_no_more();
         Ok(verdict)
     }
 
     /// The reply to a command, as the verdict, the agreement and the stored reply say; moves on.
-    #[inline]
+    #[inline(always)]
     fn reply<F: Filter>(
         &mut self,
         filter: &F,
@@ -789,7 +757,7 @@ impl Session {
         }
         self.enter(Stage::Abort);
         self.gate()?;
-        self.observed(Kind::Abort, |ctx| filter.abort(ctx), |()| None);
+        filter.abort(&self.ctx);
         Ok(())
     }
 
@@ -797,25 +765,12 @@ impl Session {
     fn close<F: Filter>(&mut self, filter: &F) -> Result<(), End> {
         self.open = false;
         self.gate()?;
-        self.observed(Kind::Quit, |ctx| filter.close(ctx), |()| None);
+        filter.close(&self.ctx);
         if !self.ctx.private().is_null() {
             log::warning(filter.name(), format_args!("private data is not NULL at the end of the session"));
         }
         Ok(())
     }
-}
-
-/// Whether the command calls the callback that is named like it, and no other.
-fn has_one_callback(kind: Kind) -> bool {
-    !matches!(
-        kind,
-        Kind::Negotiate
-            | Kind::Macro
-            | Kind::EndOfMessage
-            | Kind::Abort
-            | Kind::Quit
-            | Kind::QuitNewConnection
-    )
 }
 
 /// Not inlined, or the error would be prepared for every command.
