@@ -36,8 +36,9 @@ impl Timeouts {
 #[derive(Debug)]
 pub struct Link {
     socket: Socket,
-    /// Who is at the other end, if it may have to be told when the connection is broken.
-    peer: Option<Peer>,
+    /// Who is at the other end, if it may have to be told when the connection is broken. A box, because many silent sessions
+    /// have none.
+    peer: Option<Box<Peer>>,
     timeouts: Timeouts,
     shutdown: Arc<Shutdown>,
 }
@@ -67,7 +68,7 @@ pub enum Arrival {
 impl Link {
     /// Takes over a new connection.
     pub fn new(socket: Socket, timeouts: Timeouts, shutdown: Arc<Shutdown>) -> Self {
-        let peer = log::details_wanted().then(|| socket.peer());
+        let peer = log::details_wanted().then(|| Box::new(socket.peer()));
         Self { socket, peer, timeouts, shutdown }
     }
 
@@ -150,7 +151,7 @@ impl Link {
 
     /// Who is at the other end.
     pub fn peer(&self) -> Peer {
-        self.peer.unwrap_or_else(|| self.socket.peer())
+        self.peer.as_deref().copied().unwrap_or_else(|| self.socket.peer())
     }
 
     /// [`Self::send`] when the MTA is slower than the filter: what the first try has not sent.
