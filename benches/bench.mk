@@ -10,8 +10,8 @@ REFERENCE = $(firstword $(wildcard /usr/lib/$(MULTIARCH)/libmilter.so.1.0.1 /lib
 #   make bench-quick ONLY='busy-*,neighbours' SUBJECTS=ours,bare-epoll
 #   make bench ONLY=S3 SECONDS=1                             the peers, too
 # ONLY lists scenarios (`*` at the end: all that begin so; a wrong name gets the list of them), SECONDS is how long each
-# subject is measured in each, SUBJECTS who is, besides Debian's libmilter. Such a run prints tables and targets,
-# and leaves docs/performance.md alone.
+# subject is measured in each, SUBJECTS who is, besides Debian's libmilter (S1-metrics is always about ours). Such a run prints
+# tables and targets, and leaves docs/performance.md alone.
 SELECTION = $(if $(ONLY),'only=$(ONLY)') $(if $(SECONDS),seconds=$(SECONDS)) $(if $(SUBJECTS),subjects=$(SUBJECTS))
 
 .PHONY: bench bench-quick bench-deps bench-programs bench-peers

@@ -51,6 +51,8 @@ pub struct Figures {
     pub rows: Vec<Row>,
     /// Some of the same with a client under SCHED_BATCH.
     pub batch: Vec<Row>,
+    /// S1 on our library, without and with metrics.
+    pub metrics: Option<Row>,
     /// User-space instructions for a message in S1.
     pub instructions: Option<PerSubject<f64>>,
     /// How many times as long it takes this processor to receive a large frame at the start of a page.

@@ -10,7 +10,7 @@ use crate::measure::{Row, Slice};
 use crate::plan::{busy_id, idle_id};
 use crate::rounds::Rounds;
 use crate::stats::{median, short};
-use crate::subject::Subject::{self, Bare, BareEpoll, BareTimeout, Debian, Ours};
+use crate::subject::Subject::{self, Bare, BareEpoll, BareTimeout, Debian, Observed, Ours};
 
 /// What is wanted of a figure.
 #[derive(Clone, Copy)]
@@ -104,6 +104,17 @@ fn single(row: &Row) -> Vec<Goal> {
     goals.goals
 }
 
+/// The processor's time for a message with metrics, as a multiple of that without.
+pub fn cost_of_metrics(row: &Row) -> Option<f64> {
+    row.rounds.ratio(Observed, Ours, |slice| slice.cpu)
+}
+
+fn metrics(row: &Row) -> Vec<Goal> {
+    let mut goals = Goals::of(row.scenario.id);
+    goals.add("CPU with metrics / without", cost_of_metrics(row), AtMost(1.03));
+    goals.goals
+}
+
 fn instructions(figures: &Figures) -> Vec<Goal> {
     let mut goals = Goals::of("instructions");
     let ratio = || {
@@ -185,6 +196,7 @@ fn idle(rest: &Rest) -> Vec<Goal> {
 /// All of them.
 pub fn all(figures: &Figures) -> Vec<Goal> {
     let mut goals: Vec<Goal> = figures.rows.iter().flat_map(single).collect();
+    goals.extend(figures.metrics.iter().flat_map(metrics));
     goals.extend(instructions(figures));
     goals.extend(figures.levels.iter().flat_map(busy));
     goals.extend(figures.neighbours.iter().flat_map(neighbours));

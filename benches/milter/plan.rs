@@ -63,7 +63,8 @@ impl Plan {
         let single = scenario::ALL.iter().chain(&scenario::BATCH).map(|scenario| scenario.id.to_owned());
         let busy = LEVELS.iter().map(|&connections| busy_id(connections));
         let idle = IDLE.iter().map(|&connections| idle_id(connections));
-        let others = ["instructions", "page-start", "neighbours", "at-once"].map(str::to_owned);
+        let others = [scenario::METRICS.id, "instructions", "page-start", "neighbours", "at-once"];
+        let others = others.map(str::to_owned);
         single.chain(others).chain(busy).chain(idle).collect()
     }
 
@@ -75,6 +76,7 @@ impl Plan {
         Figures {
             rows: run.rows(&scenario::ALL, &run.subjects(&[Subject::BareEpoll])),
             batch: run.rows(&scenario::BATCH, &YARDSTICKS),
+            metrics: wanted(scenario::METRICS.id).then(|| run.metrics()),
             instructions: wanted("instructions").then(|| run.instructions()),
             page_start: wanted("page-start").then(|| {
                 eprintln!("receiving at the start of a page");
@@ -135,6 +137,15 @@ impl Run<'_> {
                 measure::run(self.workshop, scenario, &self.selection.of(subjects), effort)
             })
             .collect()
+    }
+
+    /// A few percent are looked for, so it takes more rounds than other rows.
+    fn metrics(&self) -> Row {
+        let scenario = &scenario::METRICS;
+        eprintln!("{} ({})", scenario.id, scenario.title);
+        let Effort { rounds, slice } = self.plan.single;
+        let effort = Effort { rounds: self.selection.rounds(3 * rounds, slice), slice };
+        measure::run(self.workshop, scenario, &[Subject::Ours, Subject::Observed], effort)
     }
 
     fn instructions(&self) -> PerSubject<f64> {

@@ -61,6 +61,29 @@ fn scenario_table(rows: &[Row]) -> String {
     text
 }
 
+/// Without and with metrics; one row for each.
+fn metrics_table(row: &Row) -> String {
+    let mut text = String::from(
+        "| | messages/s | CPU us per message | / without | calls per message | switches per message |\n\
+         |---|---|---|---|---|---|\n",
+    );
+    for subject in row.rounds.subjects() {
+        let counts = row.counts.get(subject);
+        let cost = if subject == Ours { Some(1.0) } else { goals::cost_of_metrics(row) };
+        let _ = writeln!(
+            text,
+            "| {} | {} | {} | {} | {} | {} |",
+            subject.name(),
+            optional(row.rounds.typical(subject, |slice| slice.throughput)),
+            optional(row.rounds.typical(subject, |slice| slice.cpu * 1e6)),
+            optional(cost),
+            optional(counts.map(|counts| counts.calls)),
+            optional(counts.map(|counts| counts.switches)),
+        );
+    }
+    text
+}
+
 fn busy_table(levels: &[Level]) -> String {
     let mut text = String::from(
         "| connections | | messages/s | / Debian | / bare | / bare-epoll | p50 us | p99 us | CPU us per message | calls \
@@ -246,6 +269,7 @@ pub fn tables(figures: &Figures) -> String {
             let _ = writeln!(text, "{}", table());
         }
     };
+    add(figures.metrics.is_some(), &|| figures.metrics.as_ref().map_or(String::new(), metrics_table));
     add(figures.instructions.is_some(), &|| format!("Instructions: {}\n", instructions(figures)));
     add(figures.page_start.is_some(), &|| {
         format!("Receiving at the start of a page: {} times the time\n", optional(figures.page_start))
@@ -267,6 +291,7 @@ pub fn write(figures: &Figures, docs: &Path) -> std::io::Result<()> {
         optional(counts.map(|counts| counts.calls))
     };
     let neighbours = figures.neighbours.as_ref().map(neighbours_table).unwrap_or_default();
+    let metrics = figures.metrics.as_ref().map(metrics_table).unwrap_or_default();
     let text = include_str!("performance-template.md")
         .replace("@MACHINE@", &machine())
         .replace("@CALLS_DEBIAN@", &calls(Debian))
@@ -276,6 +301,7 @@ pub fn write(figures: &Figures, docs: &Path) -> std::io::Result<()> {
         .replace("@PAGE_START@", &optional(figures.page_start))
         .replace("@SCENARIOS@", scenario_table(&figures.rows).trim_end())
         .replace("@BATCH@", scenario_table(&figures.batch).trim_end())
+        .replace("@METRICS@", metrics.trim_end())
         .replace("@INSTRUCTIONS@", &instructions(figures))
         .replace("@BUSY@", busy_table(&figures.levels).trim_end())
         .replace("@NEIGHBOURS@", neighbours.trim_end())

@@ -43,6 +43,10 @@ pub const S1: Scenario = Scenario {
     counted: 400,
 };
 
+/// S1 again, without and with `LIBMILTER_METRICS`.
+pub static METRICS: Scenario =
+    Scenario { id: "S1-metrics", title: "S1 without and with LIBMILTER_METRICS", ..S1 };
+
 const S2: Scenario =
     Scenario { id: "S2", title: "100 messages per connection, 1 header added", messages: 100, ..S1 };
 

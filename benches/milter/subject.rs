@@ -21,6 +21,8 @@ use crate::link::Address;
 pub enum Subject {
     /// The null filter on this repository's library.
     Ours,
+    /// The same with `LIBMILTER_METRICS` set. It is compared with [`Ours`](Self::Ours) alone.
+    Observed,
     /// The null filter on Debian's libmilter: what all others are compared with.
     Debian,
     /// The hand-written server with the fewest system calls.
@@ -40,7 +42,7 @@ pub enum Subject {
 }
 
 impl Subject {
-    /// All of them, in the order of the tables.
+    /// All that are compared with Debian's libmilter, in the order of the tables.
     pub const ALL: [Self; 9] = [
         Self::Debian,
         Self::Ours,
@@ -57,6 +59,7 @@ impl Subject {
     pub fn name(self) -> &'static str {
         match self {
             Self::Ours => "libmilter-rs",
+            Self::Observed => "libmilter-rs with metrics",
             Self::Debian => "Debian libmilter",
             Self::Bare => "bare server",
             Self::BareTimeout => "bare with timeout",
@@ -72,6 +75,7 @@ impl Subject {
     pub fn word(self) -> &'static str {
         match self {
             Self::Ours => "ours",
+            Self::Observed => "ours-metrics",
             Self::Debian => "debian",
             Self::Bare => "bare",
             Self::BareTimeout => "bare-timeout",
@@ -129,7 +133,7 @@ impl Workshop {
 
     fn program(&self, subject: Subject) -> PathBuf {
         self.programs.join(match subject {
-            Subject::Ours | Subject::Debian => "null-filter",
+            Subject::Ours | Subject::Observed | Subject::Debian => "null-filter",
             Subject::BareTimeout => Subject::Bare.word(),
             _ => subject.word(),
         })
@@ -143,8 +147,12 @@ impl Workshop {
         words.push(program.to_str().expect("a plain path").to_owned());
         let mut command = Command::new(&words[0]);
         command.args(&words[1..]);
-        if subject == Subject::Ours {
+        if matches!(subject, Subject::Ours | Subject::Observed) {
             command.env("LD_LIBRARY_PATH", &self.library);
+        }
+        let metrics = (subject == Subject::Observed).then(|| self.free_address(subject, false));
+        if let Some(metrics) = &metrics {
+            command.env("LIBMILTER_METRICS", metrics.spec());
         }
         let address = self.free_address(subject, wants.tcp);
         command.arg(address.spec());
@@ -162,7 +170,11 @@ impl Workshop {
             .spawn()
             .unwrap_or_else(|error| panic!("{words:?}: {error}; build it with make"));
         let mut server = Server { child, address };
-        server.wait_until_it_listens();
+        server.wait_until_it_listens(&server.address.clone());
+        // Without the endpoint the row would show that nothing costs nothing.
+        if let Some(metrics) = metrics {
+            server.wait_until_it_listens(&metrics);
+        }
         server
     }
 
@@ -183,12 +195,12 @@ pub struct Server {
 }
 
 impl Server {
-    fn wait_until_it_listens(&mut self) {
+    fn wait_until_it_listens(&mut self, address: &Address) {
         let start = Instant::now();
-        while self.address.connect().is_err() {
+        while address.connect().is_err() {
             let ended = self.child.try_wait().expect("our own child");
-            assert!(ended.is_none(), "the server at {:?} ended: {ended:?}", self.address);
-            assert!(start.elapsed() < Duration::from_secs(30), "nothing listens at {:?}", self.address);
+            assert!(ended.is_none(), "the server at {address:?} ended: {ended:?}");
+            assert!(start.elapsed() < Duration::from_secs(30), "nothing listens at {address:?}");
             thread::sleep(Duration::from_millis(5));
         }
     }
