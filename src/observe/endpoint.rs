@@ -220,7 +220,7 @@ mod tests {
     #[test]
     fn only_the_metrics_are_answered() {
         let observer = Observer {
-            metrics: Some(Metrics::new(c"name")),
+            metrics: Some(Metrics::new(c"name", Duration::from_secs(10))),
             trace: None,
             check: None,
             sessions: AtomicU64::new(0),

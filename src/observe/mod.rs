@@ -22,8 +22,11 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use trace::Trace;
+
+/// A callback that runs for so long counts as stuck, unless an administrator says what is slow.
+pub const STUCK_AFTER: Duration = Duration::from_secs(10);
 
 /// Where the endpoint for Prometheus listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,6 +53,8 @@ impl Address {
 pub struct Settings {
     /// Numbers, for whoever asks there.
     pub metrics: Option<Address>,
+    /// After how long a callback counts as stuck, if not after [`STUCK_AFTER`].
+    pub stuck_after: Option<Duration>,
     /// The dialogue, in a file.
     pub trace: Option<trace::Settings>,
     /// What the filter does wrongly, in the log.
@@ -163,7 +168,9 @@ impl Observer {
         let listener = settings.metrics.as_ref().and_then(|address| endpoint::listen(name, address));
         let observer = Arc::new(Self {
             #[cfg(feature = "metrics")]
-            metrics: listener.is_some().then(|| metrics::Metrics::new(name)),
+            metrics: listener
+                .is_some()
+                .then(|| metrics::Metrics::new(name, settings.stuck_after.unwrap_or(STUCK_AFTER))),
             trace: settings.trace.as_ref().and_then(|settings| Trace::open(name, settings)),
             check: settings.check.then(|| Check::new(name)),
             sessions: AtomicU64::new(0),

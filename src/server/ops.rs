@@ -74,7 +74,7 @@ impl Settings {
         });
         let keeps_alive = variables.read("LIBMILTER_KEEPALIVE", "yes or no", yes_or_no).unwrap_or(false);
         self.watch = (slow.is_some() || keeps_alive).then_some(Terms { slow, keeps_alive });
-        self.observe = variables.observe();
+        self.observe = variables.observe(slow);
         self.stack =
             variables.read("LIBMILTER_STACK", "a size from 128K to 1G, in bytes, K, M or G", |text| {
                 size(text).filter(|size| (LEAST_STACK..=LARGEST_STACK).contains(size)).and_then(NonZero::new)
@@ -189,10 +189,11 @@ impl Variables<'_> {
             .then(|| manager::Address { socket, watchdog: sd_notify::watchdog_enabled() })
     }
 
-    /// What is to be seen of the sessions.
-    fn observe(&self) -> observe::Settings {
+    /// What is to be seen of the sessions, where callbacks are slow after so long.
+    fn observe(&self, slow: Option<Duration>) -> observe::Settings {
         observe::Settings {
             metrics: self.metrics(),
+            stuck_after: slow,
             trace: self.trace(),
             check: self.read("LIBMILTER_CHECK", "log", |text| (text == "log").then_some(())).is_some(),
         }
@@ -349,7 +350,8 @@ mod tests {
     #[test]
     fn callbacks_are_watched_if_that_is_set() {
         let (slow, second) = (|slow| Terms { slow, keeps_alive: false }, Duration::from_secs(1));
-        assert_eq!(with("LIBMILTER_SLOW_CALLBACK", b"1").0.watch, Some(slow(Some(second))));
+        let settings = with("LIBMILTER_SLOW_CALLBACK", b"1").0;
+        assert_eq!((settings.watch, settings.observe.stuck_after), (Some(slow(Some(second))), Some(second)));
         assert_eq!(
             with("LIBMILTER_KEEPALIVE", b"yes").0.watch,
             Some(Terms { keeps_alive: true, ..slow(None) })

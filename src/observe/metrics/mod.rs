@@ -37,6 +37,8 @@ impl Running {
 #[derive(Debug)]
 pub struct Metrics {
     name: String,
+    /// A callback that runs for so long counts as stuck.
+    stuck_after: Duration,
     start: Instant,
     start_time: Duration,
     shards: Box<[Shard]>,
@@ -105,9 +107,10 @@ impl Shard {
 }
 
 impl Metrics {
-    pub fn new(name: &CStr) -> Self {
+    pub fn new(name: &CStr, stuck_after: Duration) -> Self {
         Self {
             name: name.to_string_lossy().into_owned(),
+            stuck_after,
             start: Instant::now(),
             start_time: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(),
             shards: (0..SHARDS).map(|_| Shard::new()).collect(),

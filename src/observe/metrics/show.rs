@@ -9,9 +9,6 @@ use crate::sys::thread;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// A callback that runs longer counts as stuck.
-const STUCK_AFTER: Duration = Duration::from_secs(10);
-
 impl Metrics {
     fn sum<'a>(&'a self, counter: impl Fn(&'a Shard) -> &'a AtomicU64) -> u64 {
         self.shards.iter().map(|shard| counter(shard).load(Ordering::Relaxed)).sum()
@@ -31,7 +28,8 @@ impl Metrics {
     /// All numbers, in the one format or the other.
     pub fn show(&self, out: &mut Exposition) {
         let running = self.running();
-        let stuck = running.iter().filter(|time| **time >= STUCK_AFTER).count();
+        let stuck = running.iter().filter(|time| **time >= self.stuck_after).count();
+        let stuck_after = self.stuck_after.as_secs();
         out.family("milter_library_info", Type::Gauge, "The filter and the version of its libmilter-rs.");
         out.sample("", &[("filter", &self.name), ("version", env!("CARGO_PKG_VERSION"))], 1);
         out.family("milter_start_time_seconds", Type::Gauge, "When smfi_main began, in seconds since 1970.");
@@ -117,7 +115,7 @@ impl Metrics {
         out.family(
             "milter_callbacks_stuck",
             Type::Gauge,
-            "Callbacks that have been running for 10 seconds or longer.",
+            &format!("Callbacks that have been running for {stuck_after} s or longer."),
         );
         out.sample("", &[], stuck);
         out.family(
@@ -186,7 +184,7 @@ mod tests {
     #[test]
     fn macros_are_found_with_and_without_braces() {
         assert!(MACROS.is_sorted(), "they are searched");
-        let metrics = Metrics::new(c"name");
+        let metrics = Metrics::new(c"name", Duration::from_secs(10));
         for name in [&b"i"[..], b"{i}", b"{auth_type}", b"auth_type", b"{x-own}", b"", b"{"] {
             metrics.macro_is_missing(name);
         }
@@ -200,7 +198,7 @@ mod tests {
 
     #[test]
     fn a_time_is_in_its_bucket_and_all_larger_ones() {
-        let metrics = Metrics::new(c"name");
+        let metrics = Metrics::new(c"name", Duration::from_secs(10));
         for micros in [50, 51, 200_000_000] {
             metrics.called(Kind::Helo, Some(0), Duration::from_micros(micros));
         }

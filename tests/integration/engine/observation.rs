@@ -7,11 +7,12 @@ use milter::protocol::{Kind, MacroStage};
 use std::os::unix::net::UnixStream;
 
 /// A filter on our library whose metrics are at `{dir}/m`.
-fn start() -> Filter {
+fn start(variables: &[(&str, &str)]) -> Filter {
     // The directory is known only to the filter, so the path is relative to it.
     let dir = crate::support::temp_dir();
     let mut command = Library::Ours.command(program());
     command.env("LIBMILTER_METRICS", format!("unix:{}", dir.path().join("m").display()));
+    command.envs(variables.iter().copied());
     let mut filter = Filter::start_with(command, &SERVE);
     filter.companion = Some(dir);
     filter
@@ -29,7 +30,7 @@ fn metrics(filter: &Filter) -> String {
 
 #[test]
 fn metrics_tell_of_sessions_callbacks_and_errors() {
-    let filter = start();
+    let filter = start(&[]);
     let mut hanging = Mta::greet(&filter);
     assert_eq!(hanging.connect_from("client"), 'c');
     hanging.command(Kind::Helo, b"hang\0");
@@ -73,11 +74,27 @@ fn metrics_tell_of_sessions_callbacks_and_errors() {
     assert!(value(&metrics(&filter), "milter_callback_oldest_seconds") >= 10.0);
 }
 
+/// Who says what is slow has said what is stuck.
+#[test]
+fn a_callback_is_stuck_when_it_is_slow() {
+    let filter = start(&[("LIBMILTER_SLOW_CALLBACK", "1")]);
+    let mut hanging = Mta::greet(&filter);
+    assert_eq!(hanging.connect_from("client"), 'c');
+    hanging.command(Kind::Helo, b"hang\0");
+    let mut text = String::new();
+    filter.wait_until("a second", || {
+        text = metrics(&filter);
+        value(&text, "milter_callback_oldest_seconds") >= 1.0
+    });
+    assert_eq!(value(&text, "milter_callbacks_stuck"), 1.0, "{text}");
+    assert!(text.contains("running for 1 s or longer"), "{text}");
+}
+
 /// The endpoint is there for as long as the filter serves, and leaves no file behind; nobody who talks nonsense to it, or
 /// nothing, keeps others from it.
 #[test]
 fn nobody_keeps_others_from_the_metrics() {
-    let mut filter = start();
+    let mut filter = start(&[]);
     metrics(&filter);
     let path = filter.companion.as_ref().unwrap().path().join("m");
     let silent = UnixStream::connect(&path).unwrap();
