@@ -7,7 +7,7 @@ use crate::log;
 use crate::sys::event::EventFd;
 use crate::sys::signal::{Blocked, SignalSet};
 use crate::sys::socket::{self, Listening, Socket};
-use crate::sys::thread::ThreadGroup;
+use crate::sys::thread::{self, ThreadGroup};
 use crate::sys::{self, Interest, Woken};
 use std::ffi::CStr;
 use std::fs;
@@ -86,6 +86,7 @@ fn listen_on_file(path: &PathBuf) -> io::Result<Listener> {
 }
 
 /// The thread that answers; it ends on drop.
+#[derive(Debug)]
 pub struct Endpoint {
     end: Arc<EventFd>,
     thread: Arc<ThreadGroup>,
@@ -97,6 +98,7 @@ impl Endpoint {
         let start = || {
             let endpoint = Self { end: Arc::new(EventFd::new()?), thread: Arc::default() };
             let end = Arc::clone(&endpoint.end);
+            thread::allow_another();
             // The thread must not take signals that belong to the filter.
             let _all = Blocked::new(&SignalSet::all())?;
             endpoint.thread.spawn(Box::new(move || serve(&listener, &observer, &end)))?;

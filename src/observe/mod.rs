@@ -1,8 +1,8 @@
 //! What an administrator wants to see of sessions, and the one seam by which the session and the engine tell of it. Who
 //! sets no variable (docs/man/libmilter.7) has no [`Observer`], and a session then asks no more than whether there is one.
 //!
-//! Nothing here changes a byte that is sent, or waits for whoever asks for metrics: who observes must not be able to hold up mail.
-//! But a trace is written by the session's own thread, and a disk that hangs holds it up.
+//! Nothing here changes a byte that is sent, or waits for whoever asks for metrics, or for a disk that is slow: who observes
+//! must not be able to hold up mail.
 #![forbid(unsafe_code)]
 #![cfg_attr(not(feature = "metrics"), allow(unused_variables, dead_code))]
 
@@ -14,6 +14,7 @@ mod exposition;
 #[cfg(feature = "metrics")]
 mod metrics;
 pub mod trace;
+mod writer;
 
 use crate::protocol::{Actions, Agreement, Choice, Kind, Modification, Offer, SmtpReply};
 use check::{Check, Facts};
@@ -23,7 +24,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
-use trace::Trace;
+use trace::{Trace, Traced};
+use writer::Writer;
 
 /// A callback that runs for so long counts as stuck, unless an administrator says what is slow.
 pub const STUCK_AFTER: Duration = Duration::from_secs(10);
@@ -147,40 +149,48 @@ pub struct Observer {
 pub struct Observed {
     observer: Arc<Observer>,
     /// Its number; 1 is the first.
+    #[cfg(feature = "metrics")]
     number: u64,
+    traced: Traced,
     facts: Facts,
     #[cfg(feature = "metrics")]
     running: metrics::Running,
 }
 
-/// What serves those who ask; ends on drop.
-#[cfg(feature = "metrics")]
-pub type Endpoint = endpoint::Endpoint;
-/// Nobody can ask.
-#[cfg(not(feature = "metrics"))]
-pub enum Endpoint {}
+/// The threads that work for an observer: one that serves those who ask, one that writes. They end on drop.
+#[derive(Debug)]
+pub struct Helpers {
+    #[cfg(feature = "metrics")]
+    _endpoint: Option<endpoint::Endpoint>,
+    _writer: Option<Writer>,
+}
 
 impl Observer {
     /// Begins to observe, if anything is to be seen. What cannot be had is logged in the name of the filter, and mail goes on
     /// without it.
-    pub fn start(name: &CStr, settings: &Settings) -> (Option<Arc<Self>>, Option<Endpoint>) {
+    pub fn start(name: &CStr, settings: &Settings) -> (Option<Arc<Self>>, Helpers) {
         #[cfg(feature = "metrics")]
         let listener = settings.metrics.as_ref().and_then(|address| endpoint::listen(name, address));
+        let (trace, writer) =
+            settings.trace.as_ref().and_then(|settings| Trace::start(name, settings)).unzip();
         let observer = Arc::new(Self {
             #[cfg(feature = "metrics")]
             metrics: listener
                 .is_some()
                 .then(|| metrics::Metrics::new(name, settings.stuck_after.unwrap_or(STUCK_AFTER))),
-            trace: settings.trace.as_ref().and_then(|settings| Trace::open(name, settings)),
+            trace,
             check: settings.check.then(|| Check::new(name)),
             sessions: AtomicU64::new(0),
         });
         #[cfg(feature = "metrics")]
         let endpoint =
             listener.and_then(|listener| endpoint::Endpoint::start(name, listener, Arc::clone(&observer)));
-        #[cfg(not(feature = "metrics"))]
-        let endpoint = None;
-        (observer.is_wanted().then_some(observer), endpoint)
+        let helpers = Helpers {
+            #[cfg(feature = "metrics")]
+            _endpoint: endpoint,
+            _writer: writer,
+        };
+        (observer.is_wanted().then_some(observer), helpers)
     }
 
     fn is_wanted(&self) -> bool {
@@ -193,9 +203,12 @@ impl Observer {
 
     /// A session begins.
     pub fn session(self: &Arc<Self>) -> Arc<Observed> {
+        let number = self.sessions.fetch_add(1, Ordering::Relaxed) + 1;
         let observed = Arc::new(Observed {
             observer: Arc::clone(self),
-            number: self.sessions.fetch_add(1, Ordering::Relaxed) + 1,
+            #[cfg(feature = "metrics")]
+            number,
+            traced: Traced::new(number),
             facts: Facts::default(),
             #[cfg(feature = "metrics")]
             running: metrics::Running::default(),
@@ -205,7 +218,7 @@ impl Observer {
             metrics.session_begins(&observed);
         }
         if let Some(trace) = &self.trace {
-            trace.begins(observed.number);
+            trace.begins(&observed.traced);
         }
         observed
     }
@@ -227,9 +240,8 @@ impl Observed {
         self.observer.metrics.as_ref()
     }
 
-    /// The trace, and the number of the session in it.
-    fn trace(&self) -> Option<(&Trace, u64)> {
-        self.observer.trace.as_ref().map(|trace| (trace, self.number))
+    fn trace(&self) -> Option<&Trace> {
+        self.observer.trace.as_ref()
     }
 
     /// A command has come, or what should be one.
@@ -239,8 +251,8 @@ impl Observed {
         if let Some(metrics) = self.metrics() {
             metrics.received(kind, payload.len());
         }
-        if let Some((trace, number)) = self.trace() {
-            trace.received(number, kind, payload);
+        if let Some(trace) = self.trace() {
+            trace.received(&self.traced, kind, payload);
         }
         if kind == u8::from(Kind::EndOfMessage) {
             Check::end_of_message(&self.facts);
@@ -254,8 +266,8 @@ impl Observed {
         if let Some(metrics) = self.metrics() {
             metrics.sent(frames);
         }
-        if let Some((trace, number)) = self.trace() {
-            trace.sent(number, frames);
+        if let Some(trace) = self.trace() {
+            trace.sent(&self.traced, frames);
         }
     }
 
@@ -279,8 +291,8 @@ impl Observed {
             self.running.end();
             metrics.called(kind, status, time);
         }
-        if let Some((trace, number)) = self.trace() {
-            trace.called(number, kind, status, time);
+        if let Some(trace) = self.trace() {
+            trace.called(&self.traced, kind, status, time);
         }
         if let (Some(check), Some(status)) = (self.check(), status) {
             check.returns(&self.facts, kind, status);
@@ -356,8 +368,8 @@ impl Observed {
         if let Some(metrics) = self.metrics() {
             metrics.session_ends(self, ending);
         }
-        if let Some((trace, number)) = self.trace() {
-            trace.ends(number, ending);
+        if let Some(trace) = self.trace() {
+            trace.ends(&self.traced, ending);
         }
     }
 }

@@ -2,19 +2,18 @@
 //! ended. `milter-send --replay` plays it again. Addresses and content are masked unless they are wanted: letters become
 //! `x`, digits `0`, and what is left still is the same dialogue.
 //!
-//! The file is bounded: one that is full becomes `PATH.1`, in place of the one before.
+//! The file is bounded: one that is full becomes `PATH.1`, in place of the one before. It is written by a thread of its own
+//! ([`super::writer`]).
 
+use super::writer::{Lines, Wait, Writer};
 use super::{Ending, frames};
 use crate::log;
 use crate::protocol::Kind;
-use crate::sys;
-use parking_lot::Mutex;
-use std::ffi::{CStr, CString};
-use std::fmt::Write as _;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::ffi::CStr;
+use std::fmt::{Arguments, Write as _};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// What to write down, and where.
@@ -28,19 +27,26 @@ pub struct Settings {
     pub size: u64,
 }
 
-/// The file.
+/// The trace.
 #[derive(Debug)]
 pub struct Trace {
-    name: CString,
-    settings: Settings,
-    /// `None` once it cannot be written.
-    output: Mutex<Option<Output>>,
+    has_content: bool,
+    lines: Arc<Lines>,
 }
 
+/// A session in it.
 #[derive(Debug)]
-struct Output {
-    file: File,
-    written: u64,
+pub struct Traced {
+    /// Its number; 1 is the first.
+    number: u64,
+    /// A line of it was lost, and no other is written.
+    is_cut: AtomicBool,
+}
+
+impl Traced {
+    pub fn new(number: u64) -> Self {
+        Self { number, is_cut: AtomicBool::new(false) }
+    }
 }
 
 /// Who speaks.
@@ -51,16 +57,11 @@ enum Side {
 }
 
 impl Trace {
-    /// Opens the file; if that fails, it is logged.
-    pub fn open(name: &CStr, settings: &Settings) -> Option<Self> {
-        match Output::open(&settings.path) {
-            Ok(output) => {
-                let trace =
-                    Self { name: name.to_owned(), settings: settings.clone(), output: Mutex::new(None) };
-                *trace.output.lock() = Some(output);
-                trace.write(&trace.head());
-                Some(trace)
-            }
+    /// Opens the file; if that fails, it is logged. The trace ends with the writer.
+    pub fn start(name: &CStr, settings: &Settings) -> Option<(Self, Writer)> {
+        let head = head(name, settings.has_content);
+        match Writer::start(name, &settings.path, settings.size, head) {
+            Ok(writer) => Some((Self { has_content: settings.has_content, lines: writer.lines() }, writer)),
             Err(error) => {
                 let path = settings.path.display();
                 log::error(name, format_args!("LIBMILTER_TRACE: {path}: {error}, there is no trace"));
@@ -69,109 +70,77 @@ impl Trace {
         }
     }
 
-    /// The first line of a file, and of each process in it.
-    fn head(&self) -> String {
-        let mut line = format!("{{\"trace\":1,\"version\":\"{}\",\"filter\":", env!("CARGO_PKG_VERSION"));
-        quote(&mut line, &self.name.to_string_lossy());
-        let _ = writeln!(line, ",\"content\":{}}}", self.settings.has_content);
-        line
+    pub fn begins(&self, session: &Traced) {
+        self.event(session, format_args!(",\"event\":\"begin\""));
     }
 
-    pub fn begins(&self, session: u64) {
-        self.write(&format!("{},\"event\":\"begin\"}}\n", start(session)));
+    /// Who is told of a command waits, if it is not for long: the callback may be the last thing that the process does.
+    pub fn received(&self, session: &Traced, kind: u8, payload: &[u8]) {
+        self.frame(session, Side::Mta, kind, payload, Wait::IfQuick);
     }
 
-    pub fn received(&self, session: u64, kind: u8, payload: &[u8]) {
-        let mut line = start(session);
-        self.frame(&mut line, Side::Mta, kind, payload);
-        self.write(&line);
-    }
-
-    pub fn sent(&self, session: u64, bytes: &[u8]) {
+    pub fn sent(&self, session: &Traced, bytes: &[u8]) {
         for (kind, payload) in frames(bytes) {
-            let mut line = start(session);
-            self.frame(&mut line, Side::Filter, kind, payload);
-            self.write(&line);
+            self.frame(session, Side::Filter, kind, payload, Wait::No);
         }
     }
 
-    pub fn called(&self, session: u64, kind: Kind, status: Option<i32>, time: Duration) {
+    pub fn called(&self, session: &Traced, kind: Kind, status: Option<i32>, time: Duration) {
         let name = if kind == Kind::Quit { "close" } else { kind.name() };
-        let mut line = start(session);
-        let _ = write!(line, ",\"event\":\"callback\",\"callback\":\"{name}\"");
-        if let Some(status) = status {
-            let _ = write!(line, ",\"status\":{status}");
+        let status = status.map(|status| format!(",\"status\":{status}")).unwrap_or_default();
+        let seconds = time.as_secs_f64();
+        let what =
+            format_args!(",\"event\":\"callback\",\"callback\":\"{name}\"{status},\"seconds\":{seconds:.6}");
+        self.event(session, what);
+    }
+
+    pub fn ends(&self, session: &Traced, ending: Ending) {
+        self.event(session, format_args!(",\"event\":\"end\",\"reason\":\"{}\"", ending.name()));
+    }
+
+    fn event(&self, session: &Traced, what: Arguments<'_>) {
+        if !session.is_cut.load(Ordering::Relaxed) {
+            self.write(session, &format!("{}{what}}}\n", start(session.number)), Wait::No);
         }
-        let _ = writeln!(line, ",\"seconds\":{:.6}}}", time.as_secs_f64());
-        self.write(&line);
     }
 
-    pub fn ends(&self, session: u64, ending: Ending) {
-        self.write(&format!("{},\"event\":\"end\",\"reason\":\"{}\"}}\n", start(session), ending.name()));
-    }
-
-    fn frame(&self, line: &mut String, side: Side, kind: u8, payload: &[u8]) {
+    fn frame(&self, session: &Traced, side: Side, kind: u8, payload: &[u8], wait: Wait) {
+        if session.is_cut.load(Ordering::Relaxed) {
+            return;
+        }
+        let mut line = start(session.number);
         let (from, name) = match side {
             Side::Mta => ("mta", Kind::try_from(kind).map_or("?", Kind::name)),
             Side::Filter => ("filter", reply_name(kind)),
         };
         let _ = write!(line, ",\"from\":\"{from}\",\"name\":\"{name}\",\"kind\":");
-        quote(line, &char::from(kind).to_string());
-        if self.settings.has_content {
-            put_payload(line, payload);
+        quote(&mut line, &char::from(kind).to_string());
+        if self.has_content {
+            put_payload(&mut line, payload);
         } else if payload.is_empty() || !is_bulk(side, kind) {
-            put_payload(line, &masked(side, kind, payload));
+            put_payload(&mut line, &masked(side, kind, payload));
         } else {
             let _ = write!(line, ",\"bytes\":{}", payload.len());
         }
         line.push_str("}\n");
+        self.write(session, &line, wait);
     }
 
-    fn write(&self, line: &str) {
-        let output = &mut *self.output.lock();
-        let Some(open) = output else { return };
-        let result = self.make_room(open, line.len()).and_then(|()| open.write(line));
-        if let Err(error) = result {
-            let path = self.settings.path.display();
-            log::error(&self.name, format_args!("LIBMILTER_TRACE: {path}: {error}, the trace ends"));
-            *output = None;
+    /// A session of which a line is lost is not in the trace any more: its beginning alone can still be played, but not a
+    /// session with holes.
+    fn write(&self, session: &Traced, line: &str, wait: Wait) {
+        if !self.lines.add(line, wait) && !session.is_cut.swap(true, Ordering::Relaxed) {
+            self.lines.is_lost();
         }
-    }
-
-    /// Begins a new file if the line does not fit any more.
-    fn make_room(&self, output: &mut Output, bytes: usize) -> io::Result<()> {
-        if output.written == 0 || output.written + bytes as u64 <= self.settings.size {
-            return Ok(());
-        }
-        let mut old = self.settings.path.clone().into_os_string();
-        old.push(".1");
-        fs::rename(&self.settings.path, old)?;
-        *output = Output::open(&self.settings.path)?;
-        output.write(&self.head())
     }
 }
 
-impl Output {
-    /// Nobody but the owner may read it. A symbolic link may lead to a file of somebody else's, and a pipe may be full.
-    fn open(path: &Path) -> io::Result<Self> {
-        let file = OpenOptions::new()
-            .append(true)
-            .create(true)
-            .mode(0o600)
-            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY)
-            .open(path)?;
-        let metadata = file.metadata()?;
-        if !metadata.is_file() {
-            return Err(io::Error::other("it is no regular file"));
-        }
-        Ok(Self { file: File::from(sys::above_standard_streams(file.into())?), written: metadata.len() })
-    }
-
-    fn write(&mut self, line: &str) -> io::Result<()> {
-        self.file.write_all(line.as_bytes())?;
-        self.written += line.len() as u64;
-        Ok(())
-    }
+/// The first line of a file, and of each process in it.
+fn head(name: &CStr, has_content: bool) -> String {
+    let mut line = format!("{{\"trace\":1,\"version\":\"{}\",\"filter\":", env!("CARGO_PKG_VERSION"));
+    quote(&mut line, &name.to_string_lossy());
+    let _ = writeln!(line, ",\"content\":{has_content}}}");
+    line
 }
 
 /// The start of a line.
@@ -345,6 +314,7 @@ fn mask_value(out: &mut Vec<u8>, field: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     fn text(side: Side, kind: u8, payload: &[u8]) -> String {
         String::from_utf8(masked(side, kind, payload)).unwrap()
@@ -385,11 +355,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("trace");
         let settings = Settings { path: path.clone(), has_content: true, size: 1000 };
-        let trace = Trace::open(c"name", &settings).unwrap();
+        let (trace, writer) = Trace::start(c"name", &settings).unwrap();
+        let session = Traced::new(1);
         for _ in 0..100 {
-            trace.received(1, b'H', b"a name\0");
+            trace.received(&session, b'H', b"a name\0");
         }
-        drop(trace);
+        drop(writer);
         let old = dir.path().join("trace.1");
         for file in [&path, &old] {
             let text = fs::read_to_string(file).unwrap();
@@ -399,7 +370,7 @@ mod tests {
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
         std::os::unix::fs::symlink(&path, dir.path().join("link")).unwrap();
         let link = Settings { path: dir.path().join("link"), ..settings };
-        assert!(Trace::open(c"name", &link).is_none());
+        assert!(Trace::start(c"name", &link).is_none());
         assert!(log::take_lines()[0].starts_with("3 name: LIBMILTER_TRACE: "));
     }
 }

@@ -55,14 +55,14 @@ pub fn serve<F: Filter>(filter: F, mut listener: Listener, settings: &Settings) 
     let (events, inbox) = unbounded();
     // Before the first thread: all inherit the mask.
     let signals = signals::watch(events.clone(), settings.hangup).map_err(Failure::Start)?;
-    let (observer, endpoint) = Observer::start(filter.name(), &settings.observe);
+    let (observer, helpers) = Observer::start(filter.name(), &settings.observe);
     let watch = settings.watch.map(|terms| Arc::new(Watch::new(terms)));
     let result = if watch.is_none() && observer.is_none() {
         run(filter, listener, settings, None, None, events, &inbox)
     } else {
         run(Watched::new(filter, watch.clone()), listener, settings, watch, observer, events, &inbox)
     };
-    drop(endpoint);
+    drop(helpers);
     drop(signals);
     result
 }

@@ -46,6 +46,12 @@ pub fn set_most(threads: Option<NonZero<usize>>) {
     LIMIT.store(threads.map_or(usize::MAX, |most| most.get().saturating_add(1)), Ordering::Relaxed);
 }
 
+/// Lets there be one thread more: one that serves no session.
+pub fn allow_another() {
+    // It stays where it is without a limit.
+    let _ = LIMIT.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |limit| limit.checked_add(1));
+}
+
 /// Threads that are started one by one and waited for together. Each, as its last act, joins the one that has left
 /// before it, and [`Self::wait`] joins the last. So none is left behind as a zombie, and none runs code of this library
 /// once all have left.

@@ -17,6 +17,11 @@ struct Logger {
 
 impl Logger {
     fn start(dir: &Path, name: &str, variables: &[(&str, &str)]) -> Self {
+        Self::start_with(dir, name, variables, None)
+    }
+
+    /// The standard error goes into a file.
+    fn start_with(dir: &Path, name: &str, variables: &[(&str, &str)], errors: Option<&Path>) -> Self {
         let program = dir.join("log-everything");
         if !program.exists() {
             compile_c("examples-c/log-everything.c", &program);
@@ -25,6 +30,9 @@ impl Logger {
         let mut command = Library::Ours.command(&program);
         command.envs(variables.iter().copied());
         command.arg(format!("unix:{}", socket.display())).stdout(fs::File::create(&log).unwrap());
+        if let Some(errors) = errors {
+            command.stderr(fs::File::create(errors).unwrap());
+        }
         let daemon = Daemon::start(&mut command);
         Endpoint::Unix(socket.clone()).await_listener();
         Self { daemon, socket, log }
@@ -121,7 +129,11 @@ fn a_filter_that_answers_otherwise_is_told() {
     wait_until("the socket", || socket.exists());
     sign_by_milter_send(&socket);
     // The time is in the signature, so its data are not to be compared.
-    let text = fs::read_to_string(&trace).unwrap();
+    let mut text = String::new();
+    wait_until("the end of the session in the trace", || {
+        text = fs::read_to_string(&trace).unwrap();
+        text.ends_with("\"event\":\"end\",\"reason\":\"quit\"}\n")
+    });
     assert!(text.contains("DKIM-Signature"), "{text}");
     fs::write(&trace, text.replacen("\"content\":true", "\"content\":false", 1)).unwrap();
     let played = replay(&socket, &trace);
@@ -157,4 +169,117 @@ fn a_trace_is_bounded() {
     let sizes = [trace.clone(), dir.path().join("trace.1")].map(|file| fs::metadata(file).unwrap().len());
     assert!(sizes.iter().all(|size| (1..=200 << 10).contains(size)), "{sizes:?}");
     assert!(!dir.path().join("trace.1.1").exists() && !dir.path().join("trace.2").exists());
+}
+
+/// A filter whose trace is on a disk that hangs while a file is there.
+struct OnSlowDisk {
+    logger: Logger,
+    trace: PathBuf,
+    gate: PathBuf,
+    errors: PathBuf,
+}
+
+impl OnSlowDisk {
+    fn start(dir: &Path) -> Self {
+        let preload = dir.join("slow-disk.so");
+        run(Command::new("cc")
+            .args(["-std=gnu11", "-O1", "-Wall", "-Wextra", "-Werror", "-fPIC", "-shared"])
+            .arg(repository().join("c-tests/slow-disk.c"))
+            .arg("-o")
+            .arg(&preload));
+        let [trace, gate, errors] = ["trace", "gate", "errors"].map(|name| dir.join(name));
+        let variables = [
+            ("LD_PRELOAD", &preload),
+            ("SLOW_FILE", &trace),
+            ("SLOW_GATE", &gate),
+            ("LIBMILTER_TRACE", &trace),
+        ];
+        let mut variables = variables.map(|(name, path)| (name, path.to_str().unwrap())).to_vec();
+        variables.extend([
+            ("LIBMILTER_TRACE_CONTENT", "yes"),
+            ("LIBMILTER_TRACE_SIZE", "1G"),
+            ("LIBMILTER_LOG", "stderr"),
+        ]);
+        Self { logger: Logger::start_with(dir, "slow", &variables, Some(&errors)), trace, gate, errors }
+    }
+
+    /// A message of two megabytes; its session is one of its own.
+    fn play(&self, dir: &Path) {
+        let message = dir.join("large.eml");
+        fs::write(
+            &message,
+            b"Subject: large\n\n"
+                .iter()
+                .chain(&b"line of text\n".repeat(160_000))
+                .copied()
+                .collect::<Vec<_>>(),
+        )
+        .unwrap();
+        run(Command::new(milter_send()).args(["--timeout", "20"]).arg(&self.logger.socket).arg(&message));
+    }
+
+    fn text(&self) -> String {
+        fs::read_to_string(&self.trace).unwrap()
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(&self.errors).unwrap()
+    }
+}
+
+fn end_of(session: u32) -> String {
+    format!("\"session\":{session},\"event\":\"end\"")
+}
+
+/// Nobody waits for it: what does not fit into memory is not in the trace, and the log says so. What is in it can be played,
+/// and when the disk is back the trace goes on.
+#[test]
+fn a_disk_that_hangs_holds_nobody_up() {
+    let dir = temp_dir();
+    let slow = OnSlowDisk::start(dir.path());
+    slow.play(dir.path());
+    wait_until("a trace", || slow.text().contains(&end_of(1)));
+    fs::write(&slow.gate, "").unwrap();
+    let before = slow.text().len();
+    for _ in 0..6 {
+        slow.play(dir.path());
+    }
+    assert_eq!(slow.text().len(), before, "the disk hangs");
+    wait_until("a complaint", || {
+        slow.log().contains("the disk does not keep up, so far 1 sessions are not in")
+    });
+    fs::remove_file(&slow.gate).unwrap();
+    wait_until("what has waited", || slow.text().contains(&end_of(2)));
+    slow.play(dir.path());
+    wait_until("the next session", || slow.text().contains(&end_of(8)));
+    let (trace, text) = (slow.trace.clone(), slow.text());
+    slow.logger.end();
+    let cut = (1..=8).filter(|session| !text.contains(&end_of(*session))).count();
+    assert!((1..=5).contains(&cut), "{cut}");
+    let errors = fs::read_to_string(dir.path().join("errors")).unwrap();
+    assert!(
+        errors.contains(&format!(": {cut} sessions are not in the trace, or not to their end")),
+        "{errors}"
+    );
+
+    let other = Logger::start(dir.path(), "other", &[]);
+    let played = replay(&other.socket, &trace);
+    assert!(played.status.success(), "{played:?}");
+}
+
+/// Nor does the end of the filter.
+#[test]
+fn a_disk_that_hangs_does_not_hold_up_the_end() {
+    let dir = temp_dir();
+    let mut slow = OnSlowDisk::start(dir.path());
+    slow.play(dir.path());
+    fs::write(&slow.gate, "").unwrap();
+    slow.play(dir.path());
+    slow.logger.daemon.signal(libc::SIGTERM);
+    assert!(slow.logger.daemon.wait().success());
+    assert!(
+        slow.log().contains("the disk does not answer, the end of the trace is missing"),
+        "{}",
+        slow.log()
+    );
 }

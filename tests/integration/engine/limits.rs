@@ -109,6 +109,23 @@ fn no_more_threads_than_allowed_serve_all_sessions() {
     }
 }
 
+/// Threads that serve no session are not among those that may.
+#[test]
+fn whoever_observes_takes_no_thread_from_the_sessions() {
+    let dir = crate::support::temp_dir();
+    let mut command = Library::Ours.command(program());
+    command.env("LIBMILTER_MAX_THREADS", "3");
+    command.env("LIBMILTER_METRICS", format!("unix:{}", dir.path().join("m").display()));
+    command.env("LIBMILTER_TRACE", dir.path().join("trace"));
+    let filter = Filter::start_with(command, &SERVE);
+    let mut held = Mta::greet(&filter);
+    assert_eq!(held.connect_from("client"), 'c');
+    held.command(Kind::Helo, b"hold\0");
+    // One waits for connections, one is held, one serves.
+    Mta::order(&filter, "release").quit();
+    assert_eq!(held.answer(), 'c');
+}
+
 /// A session that has no thread waits for one, whether it is new or not; nobody is refused.
 #[test]
 fn sessions_wait_for_callbacks_when_there_are_no_more_threads() {

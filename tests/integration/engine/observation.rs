@@ -130,6 +130,25 @@ fn without_an_endpoint_mail_goes_on() {
     }
 }
 
+/// The last line of a trace is the command in whose callback the process has died.
+#[test]
+fn a_trace_tells_of_the_command_that_ended_the_process() {
+    let dir = crate::support::temp_dir();
+    let trace = dir.path().join("trace");
+    let mut command = Library::Ours.command(program());
+    command.env("LIBMILTER_TRACE", &trace).env("LIBMILTER_TRACE_CONTENT", "yes");
+    let mut filter = Filter::start_with(command, &SERVE);
+    let mut mta = Mta::greet(&filter);
+    assert_eq!(mta.connect_from("client"), 'c');
+    mta.command(Kind::Helo, b"die\0");
+    assert_eq!(filter.daemon.wait().code(), Some(94));
+    let text = std::fs::read_to_string(&trace).unwrap();
+    assert!(
+        text.lines().last().unwrap().contains("\"name\":\"HELO\",\"kind\":\"H\",\"text\":\"die"),
+        "{text}"
+    );
+}
+
 /// All that `c-tests/wrong.c` does wrongly, twice; what a whole message was answered, and the log.
 fn do_wrong(check: bool) -> (Vec<(char, Vec<u8>)>, Vec<String>) {
     let dir = crate::support::temp_dir();
