@@ -5,7 +5,9 @@ mod noise;
 
 use super::*;
 use crate::protocol::command::encode;
-use crate::protocol::{Actions, Arguments, Choice, MacroStage, Modification, Peer, SmtpReply, Text, Wants};
+use crate::protocol::{
+    Actions, Arguments, Choice, MacroStage, Modification, Peer, Refusal, SmtpReply, Text, Wants,
+};
 use crate::protocol::{Answer, frame};
 use crate::sys::socket::Socket;
 use parking_lot::Mutex;
