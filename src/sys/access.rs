@@ -1,7 +1,7 @@
 //! Who may use a file: its mode, owner and group, by number and by name.
 
 use super::{check, opened};
-use std::ffi::CString;
+use std::ffi::{CString, c_char, c_int};
 use std::fs;
 use std::io;
 use std::mem::MaybeUninit;
@@ -63,46 +63,14 @@ impl SocketAt {
 
 /// The number of a user, given by name or as a number.
 pub fn user(name: &str) -> Option<u32> {
-    number(name).or_else(|| {
-        let name = CString::new(name).ok()?;
-        let mut entry = MaybeUninit::<libc::passwd>::uninit();
-        look_up(|buffer, found| {
-            // SAFETY: the name ends with NUL, all variables are live, and the buffer is as long as it says.
-            let result = unsafe {
-                libc::getpwnam_r(
-                    name.as_ptr(),
-                    entry.as_mut_ptr(),
-                    buffer.as_mut_ptr().cast(),
-                    buffer.len(),
-                    found,
-                )
-            };
-            // SAFETY: NULL, or the entry, which was filled in.
-            (result, unsafe { (*found).as_ref() }.map(|entry| entry.pw_uid))
-        })
-    })
+    // SAFETY: it does what it is asked for there.
+    number(name).or_else(|| unsafe { look_up(name, libc::getpwnam_r, |entry| entry.pw_uid) })
 }
 
 /// The number of a group, given by name or as a number.
 pub fn group(name: &str) -> Option<u32> {
-    number(name).or_else(|| {
-        let name = CString::new(name).ok()?;
-        let mut entry = MaybeUninit::<libc::group>::uninit();
-        look_up(|buffer, found| {
-            // SAFETY: the name ends with NUL, all variables are live, and the buffer is as long as it says.
-            let result = unsafe {
-                libc::getgrnam_r(
-                    name.as_ptr(),
-                    entry.as_mut_ptr(),
-                    buffer.as_mut_ptr().cast(),
-                    buffer.len(),
-                    found,
-                )
-            };
-            // SAFETY: NULL, or the entry, which was filled in.
-            (result, unsafe { (*found).as_ref() }.map(|entry| entry.gr_gid))
-        })
-    })
+    // SAFETY: as above.
+    number(name).or_else(|| unsafe { look_up(name, libc::getgrnam_r, |entry| entry.gr_gid) })
 }
 
 /// The last number means "as it is".
@@ -110,15 +78,28 @@ fn number(text: &str) -> Option<u32> {
     text.parse().ok().filter(|&number| number != u32::MAX && !text.starts_with('+'))
 }
 
-/// Looks up an entry with room enough for it: a group may have thousands of members.
-fn look_up<T>(mut look: impl FnMut(&mut [u8], *mut *mut T) -> (libc::c_int, Option<u32>)) -> Option<u32> {
+/// getpwnam_r(3) or getgrnam_r(3).
+type Look<T> = unsafe extern "C" fn(*const c_char, *mut T, *mut c_char, usize, *mut *mut T) -> c_int;
+
+/// Looks up an entry with room enough for it: a group may have thousands of members. Its number.
+///
+/// # Safety
+/// `look` fills in the entry and the buffer, as long as it says, and then points at the entry; or else at nothing.
+unsafe fn look_up<T>(name: &str, look: Look<T>, number: fn(&T) -> u32) -> Option<u32> {
+    let name = CString::new(name).ok()?;
+    let mut entry = MaybeUninit::<T>::uninit();
     let mut buffer = vec![0; 4096];
     loop {
         let mut found = std::ptr::null_mut();
-        match look(&mut buffer, &raw mut found) {
-            (libc::ERANGE, _) if buffer.len() < 1 << 24 => buffer.resize(buffer.len() * 4, 0),
-            (libc::EINTR, _) => {}
-            (_, number) => return number,
+        // SAFETY: the name ends with NUL, all variables are live, and the buffer is as long as it says.
+        let result = unsafe {
+            look(name.as_ptr(), entry.as_mut_ptr(), buffer.as_mut_ptr(), buffer.len(), &raw mut found)
+        };
+        match result {
+            libc::ERANGE if buffer.len() < 1 << 24 => buffer.resize(buffer.len() * 4, 0),
+            libc::EINTR => {}
+            // SAFETY: NULL, or the entry, which was filled in.
+            _ => return unsafe { found.as_ref() }.map(number),
         }
     }
 }
