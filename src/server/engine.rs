@@ -530,7 +530,7 @@ impl<F: Filter> Shared<F> {
     /// A session is about to be parked; when its silence will have lasted too long.
     fn begin_silence(&self, connection: &mut Connection, now: Instant) -> Instant {
         self.load.count(&mut connection.counted, now);
-        connection.session.link().silence_deadline(now)
+        connection.session.deadline(now)
     }
 
     fn parked(&self, is_earlier: bool) {

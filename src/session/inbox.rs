@@ -1,9 +1,11 @@
 //! Received bytes, and the frames in them.
 
 use crate::protocol::frame::{self, Frame, FrameError, OVERHEAD};
+use crate::sys::memory;
 use crate::sys::pages::Pages;
+use std::collections::TryReserveError;
 use std::io;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// Bytes received and not yet processed. A thread keeps one inbox and lends it to the session that it
 /// serves; between sessions it is empty.
@@ -18,8 +20,22 @@ pub struct Inbox {
     /// The byte behind the frame handed out last, if it has been received already. While the frame is in use a NUL
     /// stands in its place, which keeps sloppy string code in filters from running off the end.
     covered: Option<u8>,
-    /// When the frame under way must be complete; `None` as long as none is known to be.
-    deadline: Option<Instant>,
+    /// Since when the rest of the frame under way has been waited for; `None` as long as it has not.
+    waiting_since: Option<Instant>,
+}
+
+/// The beginning of a frame whose rest is late: what a session keeps of it that has no thread meanwhile.
+#[derive(Debug)]
+pub(super) struct Beginning {
+    bytes: Vec<u8>,
+    waiting_since: Instant,
+}
+
+impl Beginning {
+    /// Since when the rest has been waited for.
+    pub(super) fn waiting_since(&self) -> Instant {
+        self.waiting_since
+    }
 }
 
 impl Inbox {
@@ -39,7 +55,7 @@ impl Inbox {
 
     /// Forgets what is left of a session.
     pub(super) fn clear(&mut self) {
-        (self.start, self.end, self.covered, self.deadline) = (0, 0, None, None);
+        (self.start, self.end, self.covered, self.waiting_since) = (0, 0, None, None);
         if self.buffer.len() > Self::USUAL + 1 {
             self.buffer = Pages::default();
         }
@@ -59,12 +75,45 @@ impl Inbox {
 
     /// Whether a frame has begun to arrive and was waited for.
     pub(super) fn has_waited(&self) -> bool {
-        self.deadline.is_some()
+        self.waiting_since.is_some()
     }
 
-    /// When the frame under way must be complete: within `time` from the first call on.
-    pub(super) fn frame_deadline(&mut self, time: Duration) -> Instant {
-        *self.deadline.get_or_insert_with(|| Instant::now() + time)
+    /// Since when the rest of the frame under way has been waited for: since the first call.
+    pub(super) fn waiting_since(&mut self) -> Instant {
+        *self.waiting_since.get_or_insert_with(Instant::now)
+    }
+
+    /// Takes the beginning of a frame out, if there is one.
+    ///
+    /// # Errors
+    /// There is no memory for it.
+    pub(super) fn take_beginning(&mut self) -> Result<Option<Beginning>, TryReserveError> {
+        if self.is_empty() {
+            return Ok(None);
+        }
+        self.uncover();
+        let received = &self.buffer[self.start..self.end];
+        let mut bytes = Vec::new();
+        memory::fallibly(|| bytes.try_reserve_exact(received.len()))?;
+        bytes.extend_from_slice(received);
+        let beginning = Beginning { bytes, waiting_since: self.waiting_since() };
+        self.clear();
+        Ok(Some(beginning))
+    }
+
+    /// Goes on with the beginning of a frame, instead of with nothing.
+    ///
+    /// # Errors
+    /// There is no memory.
+    pub(super) fn go_on_with(&mut self, beginning: &Beginning) -> io::Result<()> {
+        self.prepare()?;
+        let length = beginning.bytes.len();
+        if length >= self.buffer.len() {
+            self.grow(length)?;
+        }
+        self.buffer[..length].copy_from_slice(&beginning.bytes);
+        (self.start, self.end, self.waiting_since) = (0, length, Some(beginning.waiting_since));
+        Ok(())
     }
 
     /// Takes the next complete frame out. It stands where it was received, with one NUL behind it.
@@ -90,7 +139,7 @@ impl Inbox {
         }
         buffer[to] = 0;
         self.start = to;
-        self.deadline = None;
+        self.waiting_since = None;
         Ok(Some(frame::read(&mut buffer[from..to])))
     }
 
@@ -205,6 +254,27 @@ mod tests {
     }
 
     #[test]
+    fn the_beginning_of_a_frame_is_taken_out_and_put_back() {
+        let mut inbox = prepared();
+        assert!(inbox.take_beginning().unwrap().is_none());
+        deliver(&mut inbox, b"\0\0\0\x02Ha\0\0\0\x03Bx");
+        // A NUL covers the first byte of the second frame.
+        assert_eq!(next(&mut inbox), Some((b'H', b"a".to_vec())));
+        inbox.buffer[inbox.start] = 0;
+        let since = inbox.waiting_since();
+        let beginning = inbox.take_beginning().unwrap().unwrap();
+        assert!(inbox.is_empty() && !inbox.has_waited());
+        deliver(&mut inbox, b"\0\0\0\x01T");
+        assert_eq!(next(&mut inbox), Some((b'T', vec![])));
+        inbox.release();
+        inbox.go_on_with(&beginning).unwrap();
+        assert_eq!(inbox.waiting_since(), since, "its time goes on");
+        deliver(&mut inbox, b"y");
+        assert_eq!(next(&mut inbox), Some((b'B', b"xy".to_vec())));
+        assert!(inbox.is_empty() && !inbox.has_waited());
+    }
+
+    #[test]
     fn the_largest_usual_frame_fits_into_one_receive() {
         let mut inbox = prepared();
         assert_eq!(inbox.room().unwrap().len(), 65_540);
@@ -221,6 +291,10 @@ mod tests {
             let count = inbox.room().unwrap().len().min(rest.len());
             deliver(&mut inbox, &rest[..count]);
             rest = &rest[count..];
+            // A pause makes no difference.
+            let beginning = inbox.take_beginning().unwrap().unwrap();
+            assert!(inbox.buffer.len() <= Inbox::USUAL + 1);
+            inbox.go_on_with(&beginning).unwrap();
         }
         let frame = inbox.next_frame(1 << 20).unwrap().unwrap();
         assert_eq!(frame.payload, payload);

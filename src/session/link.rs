@@ -2,7 +2,7 @@
 //! bytes; frames are cut out of them by [`Inbox`].
 
 use super::inbox::Inbox;
-use super::scheduling::PARK_AFTER;
+use super::scheduling::{FRAME_PATIENCE, PARK_AFTER};
 use super::shutdown::Shutdown;
 use crate::log;
 use crate::sys::socket::{Peer, Socket};
@@ -51,7 +51,7 @@ pub enum Arrival {
         /// All that had arrived.
         all: bool,
     },
-    /// Nothing, and no frame is under way.
+    /// Nothing, for as long as a thread waits.
     Silence,
     /// The session is to end because the process stops.
     Shutdown,
@@ -83,13 +83,17 @@ impl Link {
         &self.shutdown
     }
 
-    /// Receives bytes. If none have come, waits for [`PARK_AFTER`], or not at all unless it `may_block`. But a frame that has
-    /// begun is waited for, until its deadline.
+    /// When a frame must be complete whose rest has been waited for `since` then.
+    pub(super) fn frame_deadline(&self, since: Instant) -> Instant {
+        since + self.timeouts.frame()
+    }
+
+    /// Receives bytes. If none have come, waits for [`PARK_AFTER`], or not at all unless it `may_block`. But for the rest of a
+    /// frame that has begun it waits for [`FRAME_PATIENCE`].
     #[inline(always)]
     pub(super) fn receive(&self, inbox: &mut Inbox, may_block: bool, in_message: bool) -> Arrival {
         if !inbox.is_empty() {
-            let deadline = inbox.frame_deadline(self.timeouts.frame());
-            return self.receive_until(inbox, in_message, deadline);
+            return self.receive_rest(inbox, in_message);
         }
         let Some(room) = inbox.room() else { return Arrival::NoMemory };
         let received =
@@ -110,8 +114,12 @@ impl Link {
         !matches!(woken, Ok(Woken::TimedOut))
     }
 
-    /// Waits for bytes until `deadline`, or until the process stops.
-    fn receive_until(&self, inbox: &mut Inbox, in_message: bool, deadline: Instant) -> Arrival {
+    /// Waits for more of the frame under way as long as a thread waits for that, or until its deadline, or until the process
+    /// stops.
+    fn receive_rest(&self, inbox: &mut Inbox, in_message: bool) -> Arrival {
+        let since = inbox.waiting_since();
+        let deadline = self.frame_deadline(since);
+        let until = deadline.min(since + FRAME_PATIENCE);
         loop {
             let Some(room) = inbox.room() else { return Arrival::NoMemory };
             match self.socket.try_receive(room) {
@@ -120,10 +128,11 @@ impl Link {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => return Arrival::Broken(error),
             }
-            match sys::wait(self.socket.as_fd(), Interest::Read, self.shutdown.alarm(in_message), deadline) {
+            match sys::wait(self.socket.as_fd(), Interest::Read, self.shutdown.alarm(in_message), until) {
                 Ok(Woken::Ready) => {}
                 Ok(Woken::Alarm) => return Arrival::Shutdown,
-                Ok(Woken::TimedOut) => return Arrival::TimedOut,
+                Ok(Woken::TimedOut) if Instant::now() >= deadline => return Arrival::TimedOut,
+                Ok(Woken::TimedOut) => return Arrival::Silence,
                 Err(error) => return Arrival::Broken(error),
             }
         }

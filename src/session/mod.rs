@@ -25,6 +25,7 @@ use context::NotAnswered;
 use end::{End, broken, malformed};
 pub use ended::remember;
 pub use filter::{Filter, NoMemory, Verdict};
+use inbox::Beginning;
 pub use inbox::Inbox;
 use link::Arrival;
 pub use link::{Link, Timeouts};
@@ -71,6 +72,8 @@ pub struct Session {
     open: bool,
     /// Whether a callback has run since the last reply whose own reply was not wanted. It may have taken long.
     is_silent: bool,
+    /// What has come of a frame, between two calls of [`Session::run`].
+    beginning: Option<Beginning>,
 }
 
 impl Session {
@@ -92,6 +95,7 @@ impl Session {
             has_silences: false,
             open: true,
             is_silent: false,
+            beginning: None,
         }
     }
 
@@ -110,6 +114,14 @@ impl Session {
         self.link.shutdown().ends(self.stage.in_message())
     }
 
+    /// When a silence will have been too long that is noticed `now`.
+    pub fn deadline(&self, now: Instant) -> Instant {
+        match &self.beginning {
+            Some(beginning) => self.link.frame_deadline(beginning.waiting_since()),
+            None => self.link.silence_deadline(now),
+        }
+    }
+
     /// Serves the MTA until it is silent for longer than `patience` allows, or the session ends. Unless it has ended, all
     /// that had arrived has been read.
     pub fn run<F: Filter>(
@@ -122,8 +134,13 @@ impl Session {
         self.ctx.lend_outbox(std::mem::take(&mut buffers.outbox));
         // A bug in this library must cost neither the process nor the filter's last callbacks.
         let mut serve = |reads_on| {
-            panics::catch(|| self.serve(filter, &mut buffers.inbox, patience, reads_on))
-                .unwrap_or_else(|panic| Err(End::Panicked(Box::new(panic))))
+            panics::catch(|| {
+                self.take_up(&mut buffers.inbox)?;
+                let pause = self.serve(filter, &mut buffers.inbox, patience, reads_on)?;
+                self.beginning = buffers.inbox.take_beginning().map_err(|_| End::NoMemory)?;
+                Ok(pause)
+            })
+            .unwrap_or_else(|panic| Err(End::Panicked(Box::new(panic))))
         };
         let result = match cause {
             Cause::Ready => serve(false),
@@ -148,7 +165,7 @@ impl Session {
         while self.run(filter, buffers, cause, Patience::Brief) == Pause::Silent {
             self.shrink();
             buffers.inbox.release();
-            let deadline = self.link.silence_deadline(Instant::now());
+            let deadline = self.deadline(Instant::now());
             cause = if self.wait(deadline) { Cause::Ready } else { Cause::Expired };
         }
         Pause::Ended
@@ -164,6 +181,15 @@ impl Session {
         self.ctx.shrink();
     }
 
+    /// Makes sure that there is memory to receive into, and goes on where the session paused.
+    fn take_up(&mut self, inbox: &mut Inbox) -> Result<(), End> {
+        match self.beginning.take() {
+            None => inbox.prepare(),
+            Some(beginning) => inbox.go_on_with(&beginning),
+        }
+        .map_err(|_| End::NoMemory)
+    }
+
     /// The path of one packet, over and over. When nothing is left to wait for, a short read says that all was read, unless
     /// this session `reads_on`.
     fn serve<F: Filter>(
@@ -173,7 +199,6 @@ impl Session {
         patience: Patience<'_>,
         reads_on: bool,
     ) -> Result<Pause, End> {
-        inbox.prepare().map_err(|_| End::NoMemory)?;
         loop {
             if self.must_end() {
                 return Err(End::Shutdown);

@@ -394,6 +394,48 @@ fn a_silence_keeps_macros_stage_and_private_data() {
     assert_eq!(conversation.heard(), "Occcc");
 }
 
+/// The thread is free meanwhile, and what has come stays with the session.
+#[test]
+fn the_rest_of_a_frame_may_come_when_another_session_has_been_served() {
+    let buffers = &mut Buffers::default();
+    for patience in [Patience::Brief, Patience::None] {
+        let mut halves = [0, 1].map(|_| Conversation::with_continuing_filter());
+        let bytes = frames(&[OPTNEG, CONNECT, HELO, MAIL]);
+        for cut in 1..bytes.len() {
+            for (conversation, other) in [(0, 1), (1, 0)] {
+                let byte = &bytes[cut - 1..cut];
+                halves[conversation].mta.write_all(byte).unwrap();
+                let Conversation { filter, session, .. } = &mut halves[conversation];
+                assert_ne!(session.run(filter, buffers, Cause::Ready, patience), Pause::Ended);
+                assert!(buffers.inbox.is_empty() && buffers.outbox.is_empty());
+                session.shrink();
+                assert!(!halves[other].session.must_end());
+            }
+        }
+        for conversation in &mut halves {
+            conversation.say_last(&bytes[bytes.len() - 1..], buffers);
+            assert_eq!(conversation.heard(), "Occc");
+            assert_eq!(conversation.seen(), "negotiate connect helo mail abort close");
+        }
+    }
+}
+
+/// From its first byte on, however many come.
+#[test]
+fn pieces_of_a_frame_do_not_prolong_its_time() {
+    let mut conversation = Conversation::with_continuing_filter();
+    let buffers = &mut Buffers::default();
+    let begun = Instant::now();
+    assert_eq!(conversation.say(b"\0\0\0", buffers), Pause::Silent);
+    let waited = Instant::now();
+    let deadline = conversation.session.deadline(waited);
+    assert!((begun..waited).contains(&(deadline - Timeouts(-1).frame())), "since the first byte");
+    assert_eq!(conversation.say(b"\x0d", buffers), Pause::Silent);
+    assert_eq!(conversation.session.deadline(Instant::now()), deadline);
+    assert_eq!(conversation.say(&frames(&[OPTNEG])[4..], buffers), Pause::Silent);
+    assert!(conversation.session.deadline(Instant::now()) > deadline);
+}
+
 #[test]
 fn a_silence_that_lasts_too_long_aborts_and_closes() {
     let mut conversation = Conversation::with_continuing_filter();

@@ -136,7 +136,7 @@ fn where_the_bytes_are_cut_makes_no_difference() {
                 while pieces.session.run(&pieces.filter, buffers, Cause::Ready, patience) != Pause::Ended {
                     assert!(buffers.inbox.is_empty() && buffers.outbox.is_empty());
                     pieces.session.shrink();
-                    pieces.session.link().wait(true, pieces.session.link().silence_deadline(Instant::now()));
+                    pieces.session.wait(pieces.session.deadline(Instant::now()));
                 }
             });
             assert_eq!(pieces.seen(), seen, "{patience:?}");
