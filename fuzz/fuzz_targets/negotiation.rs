@@ -39,12 +39,12 @@ fuzz_target!(|input: Input| {
             assert!(offer.actions.contains(agreement.actions()));
             assert!(offer.steps.contains(agreement.told()), "only what was offered");
             assert!(!agreement.told().intersects(Steps::INTERNAL));
-            assert!(agreement.off().contains(wants.off));
+            assert!(agreement.steps().off().contains(wants.off));
             for stage in (0..=255).filter_map(|byte| Stage::of(Kind::try_from(byte).ok()?)) {
-                let answers = agreement.answers(stage);
+                let answers = agreement.steps().answers(stage);
                 let may_be_silent = offer.steps.intersects(stage.no_reply());
                 assert!(answers != ReplyPolicy::Nobody || may_be_silent, "an MTA that waits gets an answer");
-                assert!(answers == ReplyPolicy::Filter || agreement.has_silences());
+                assert!(answers == ReplyPolicy::Filter || agreement.steps().has_silences());
             }
         }
     }

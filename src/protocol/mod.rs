@@ -23,7 +23,7 @@ pub use flags::{Actions, Steps};
 pub use frame::{Frame, FrameError};
 pub use kind::{Kind, KindSet};
 pub use macros::{MacroStage, MacroStore};
-pub use negotiate::{Agreement, Choice, Offer, Refusal, Wants};
+pub use negotiate::{AgreedSteps, Agreement, Choice, Offer, Refusal, Wants};
 pub use reply::{Answer, Modification, Reply};
 pub use smtp::SmtpReply;
 pub use state::Stage;

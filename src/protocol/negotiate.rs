@@ -148,8 +148,14 @@ pub enum Choice {
 pub struct Agreement {
     version: u32,
     actions: Actions,
-    steps: Steps,
     told: Steps,
+    steps: AgreedSteps,
+}
+
+/// The part of an [`Agreement`] that is needed for each command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AgreedSteps {
+    chosen: Steps,
     offered: Steps,
     off: Steps,
 }
@@ -181,10 +187,8 @@ pub fn agree(offer: &Offer, wants: &Wants, choice: Choice) -> Result<Agreement, 
     Ok(Agreement {
         version: offer.version.min(VERSION),
         actions,
-        steps,
         told,
-        offered,
-        off: wants.off | steps,
+        steps: AgreedSteps { chosen: steps, offered, off: wants.off | steps },
     })
 }
 
@@ -204,6 +208,13 @@ impl Agreement {
         self.told
     }
 
+    /// What the session goes by.
+    pub fn steps(&self) -> AgreedSteps {
+        self.steps
+    }
+}
+
+impl AgreedSteps {
     /// The steps that are switched off, for [`Stage::leads_to`].
     pub fn off(&self) -> Steps {
         self.off
@@ -211,13 +222,13 @@ impl Agreement {
 
     /// Whether there are stages at which the filter does not answer.
     pub fn has_silences(&self) -> bool {
-        self.steps.intersects(Steps::NO_REPLY)
+        self.chosen.intersects(Steps::NO_REPLY)
     }
 
     /// Who answers a command that leads to this stage.
     pub fn answers(&self, stage: Stage) -> ReplyPolicy {
         let no_reply = stage.no_reply();
-        match (self.steps.intersects(no_reply), self.offered.intersects(no_reply)) {
+        match (self.chosen.intersects(no_reply), self.offered.intersects(no_reply)) {
             (false, _) => ReplyPolicy::Filter,
             (true, true) => ReplyPolicy::Nobody,
             (true, false) => ReplyPolicy::Library,
@@ -281,7 +292,7 @@ mod tests {
     fn an_old_mta_need_not_know_data_and_unknown() {
         let agreement = agree(&offer(2, 0x3f, 0x7f), &wants(0, 0x340), Choice::Registered).unwrap();
         assert_eq!(agreement.told().bits(), 0x40);
-        assert_eq!(agreement.off().bits(), 0x340, "the session still knows that they are off");
+        assert_eq!(agreement.steps().off().bits(), 0x340, "the session still knows that they are off");
         assert_eq!(agreement.version(), 2);
         assert!(matches!(
             agree(&offer(2, 0x3f, 0x3f), &wants(0, 0x340), Choice::Registered),
@@ -303,10 +314,10 @@ mod tests {
         let own = Choice::Own(Actions::empty(), Steps::NR_HDR | Steps::NR_BODY);
         let agreement = agree(&offer, &wants(0, 0), own).unwrap();
         assert_eq!(agreement.told(), Steps::NR_HDR);
-        assert_eq!(agreement.answers(Stage::Header), ReplyPolicy::Nobody);
-        assert_eq!(agreement.answers(Stage::Body), ReplyPolicy::Library);
-        assert_eq!(agreement.answers(Stage::EndOfHeader), ReplyPolicy::Filter);
-        assert_eq!(agreement.answers(Stage::EndOfMessage), ReplyPolicy::Filter);
+        assert_eq!(agreement.steps().answers(Stage::Header), ReplyPolicy::Nobody);
+        assert_eq!(agreement.steps().answers(Stage::Body), ReplyPolicy::Library);
+        assert_eq!(agreement.steps().answers(Stage::EndOfHeader), ReplyPolicy::Filter);
+        assert_eq!(agreement.steps().answers(Stage::EndOfMessage), ReplyPolicy::Filter);
     }
 
     #[test]

@@ -18,7 +18,7 @@ use crate::observe::{Fault, Observed};
 use crate::panics;
 use crate::protocol::negotiate::{ReplyPolicy, agree};
 use crate::protocol::{
-    Agreement, Command, Kind, KindSet, MacroStage, MacroStore, Malformed, Offer, Reply, Stage, Steps,
+    AgreedSteps, Command, Kind, KindSet, MacroStage, MacroStore, Malformed, Offer, Reply, Stage, Steps,
 };
 pub use context::Context;
 use context::NotAnswered;
@@ -65,15 +65,15 @@ pub struct Session {
     ctx: Arc<Context>,
     stage: Stage,
     /// `None` before negotiation.
-    agreement: Option<Agreement>,
+    agreed: Option<AgreedSteps>,
     /// Whether the filter may keep silent at some stages.
     has_silences: bool,
     /// Whether the filter is owed a call of close.
     open: bool,
     /// Whether a callback has run since the last reply whose own reply was not wanted. It may have taken long.
     is_silent: bool,
-    /// What has come of a frame, between two calls of [`Session::run`].
-    beginning: Option<Beginning>,
+    /// What has come of a frame, between two calls of [`Session::run`]; a box, because many silent sessions have none.
+    beginning: Option<Box<Beginning>>,
 }
 
 impl Session {
@@ -91,7 +91,7 @@ impl Session {
             ctx: Arc::new(Context::new(Arc::clone(&link), max_payload, macros, observed)),
             link,
             stage: Stage::Init,
-            agreement: None,
+            agreed: None,
             has_silences: false,
             open: true,
             is_silent: false,
@@ -137,7 +137,7 @@ impl Session {
             panics::catch(|| {
                 self.take_up(&mut buffers.inbox)?;
                 let pause = self.serve(filter, &mut buffers.inbox, patience, reads_on)?;
-                self.beginning = buffers.inbox.take_beginning().map_err(|_| End::NoMemory)?;
+                self.beginning = buffers.inbox.take_beginning().map_err(|_| End::NoMemory)?.map(Box::new);
                 Ok(pause)
             })
             .unwrap_or_else(|panic| Err(End::Panicked(Box::new(panic))))
@@ -420,7 +420,7 @@ impl Session {
     }
 
     fn off<F: Filter>(&self, filter: &F) -> Steps {
-        self.agreement.map_or_else(|| filter.wants().off, |agreement| agreement.off())
+        self.agreed.map_or_else(|| filter.wants().off, |steps| steps.off())
     }
 
     #[inline(never)]
@@ -435,8 +435,9 @@ impl Session {
             NotAnswered::NoRoom(error) => broken(error),
         })?;
         self.send(None)?;
-        self.agreement = Some(agreement);
-        self.has_silences = agreement.has_silences();
+        let steps = agreement.steps();
+        self.agreed = Some(steps);
+        self.has_silences = steps.has_silences();
         Ok(())
     }
 
@@ -478,7 +479,7 @@ impl Session {
         verdict: Verdict,
         called: bool,
     ) -> Result<Option<Reply>, End> {
-        let answers = self.agreement.map_or(ReplyPolicy::Filter, |agreement| agreement.answers(self.stage));
+        let answers = self.agreed.map_or(ReplyPolicy::Filter, |steps| steps.answers(self.stage));
         let message_is_over = match verdict {
             Verdict::ACCEPT => true,
             Verdict::REJECT | Verdict::TEMPFAIL | Verdict::DISCARD => {
