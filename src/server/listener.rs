@@ -100,7 +100,9 @@ impl Access {
         if (self.owner, self.group) == (None, None) {
             return Ok(());
         }
-        socket.set_owner(self.owner, self.group).map_err(|error| ("set the owner of the socket", error))
+        socket
+            .set_owner(self.owner, self.group)
+            .map_err(|error| ("set the owner and the group of the socket", error))
     }
 }
 

@@ -5,6 +5,7 @@
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -16,7 +17,9 @@ use crate::mail_servers::server::{Kind, MailServer};
 use crate::mail_servers::smtp_client::Client;
 use crate::mail_servers::smtp_sink::Sink;
 use crate::mail_servers::transcript::normalise;
-use crate::support::{Daemon, Library, ServiceManager, milter_send, repository, run, stdout, temp_dir};
+use crate::support::{
+    Daemon, Library, ServiceManager, milter_send, repository, run, stdout, temp_dir, wait_until,
+};
 
 /// How OpenDKIM comes by its libmilter.
 #[derive(Clone, Copy, Debug)]
@@ -296,4 +299,34 @@ fn the_units_for_opendkim_are_valid() {
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(!said.contains("opendkim."), "{said}");
     }
+}
+
+/// As the unit file for Debian's OpenDKIM has it: the socket is for Postfix, though OpenDKIM is root no more when it opens it.
+#[test]
+fn the_unit_file_lets_postfix_in() {
+    let unit =
+        fs::read_to_string(repository().join("docs/systemd/opendkim.service.d-libmilter.conf")).unwrap();
+    let setting =
+        |name: &str| unit.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('=')).unwrap();
+    let dir = temp_dir();
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid", setting("User"), "--regid", setting("Group")]);
+    command.args(["--groups", setting("SupplementaryGroups"), "--"]);
+    // That user can read neither where the library is built nor a private directory of root's.
+    fs::copy(Library::Ours.file(), dir.path().join("libmilter.so.1.0.1")).unwrap();
+    run(Command::new("chown").args(["-R", "opendkim"]).arg(dir.path()));
+    let socket = dir.path().join("s");
+    let variables = unit.lines().filter_map(|line| line.strip_prefix("Environment=LIBMILTER_"));
+    command.arg("env").args(variables.map(|variable| format!("LIBMILTER_{variable}")));
+    command.arg(format!("LD_LIBRARY_PATH={}", dir.path().display()));
+    // Debian's own settings: without a key it verifies.
+    command.args(["/usr/sbin/opendkim", "-f", "-x", "/etc/opendkim.conf", "-p"]);
+    command.arg(format!("local:{}", socket.display()));
+    let mut opendkim = Daemon::start(&mut command);
+    wait_until("the socket", || UnixStream::connect(&socket).is_ok());
+    let found = fs::metadata(&socket).unwrap();
+    let group: u32 = stdout(Command::new("id").args(["-g", "postfix"])).trim().parse().unwrap();
+    assert_eq!((found.mode() & 0o7777, found.gid()), (0o660, group));
+    opendkim.signal(libc::SIGTERM);
+    assert!(opendkim.wait().success());
 }
