@@ -39,6 +39,9 @@ MODEL_RUNS ?= 50000
 SOAK_SECONDS ?= 1800
 SOAK_SESSIONS ?= 256
 
+# How long `make dashboard` lets filters work.
+DASHBOARD_SECONDS ?= 180
+
 # How many seconds each target of `make fuzz` runs.
 FUZZ_SECONDS ?= 60
 # And how many each of the five loads of `make sanitize` lasts.
@@ -60,7 +63,7 @@ VERSION = 8.17.1.9
 UNDECLARED = mi_stop sm_errstring sm_strlcat sm_strlcat2 sm_strlcpy sm_strlcpyn
 WARNINGS = -std=gnu11 -Wall -Wextra -Wpedantic -Werror
 
-.PHONY: all library milter-send examples manual demo check check-arm64 check-musl check-long soak fuzz sanitize deny deps filters header install uninstall clean help
+.PHONY: all library milter-send examples manual demo check check-arm64 check-musl check-long soak dashboard fuzz sanitize deny deps filters header install uninstall clean help
 
 all: library milter-send examples  ## the library in target/lib, milter-send, and the C examples
 
@@ -130,6 +133,10 @@ check-long: deps all  ## many orders of events, and a million random sessions on
 soak: deps all  ## endurance under mixed load, stops, and failing system calls (SOAK_SECONDS, SOAK_SESSIONS); a chart in target/soak.svg
 	SOAK_SECONDS=$(SOAK_SECONDS) SOAK_SESSIONS=$(SOAK_SESSIONS) \
 		$(CARGO) test $(CARGOFLAGS) --target-dir $(TARGET) --test integration -- soak:: chaos:: --test-threads 1 --nocapture
+
+dashboard: deps all  ## docs/metrics/dashboard.svg, drawn anew: three minutes of load, with Prometheus (DASHBOARD_SECONDS)
+	DASHBOARD_SECONDS=$(DASHBOARD_SECONDS) $(CARGO) test $(CARGOFLAGS) --target-dir $(TARGET) --test integration \
+		dashboard::each_panel_shows_something -- --exact
 
 fuzz:  ## random input for the library and milter-send, FUZZ_SECONDS for each target: see fuzz/run
 	CARGO="$(CARGO)" fuzz/run $(FUZZ_SECONDS)

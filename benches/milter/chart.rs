@@ -56,7 +56,8 @@ impl Scale {
         let least = values.fold(f64::MAX, f64::min);
         let (from, to) = match axis.logarithmic {
             true => (round_down(least).log10(), most.log10()),
-            false => (0.0, most * 1.05),
+            // Nothing but zeros, or nothing at all, needs a scale, too.
+            false => (0.0, if most > 0.0 { most * 1.05 } else { 1.0 }),
         };
         Self { logarithmic: axis.logarithmic, from, to, start, length }
     }
@@ -99,7 +100,8 @@ fn tick_text(value: f64) -> String {
     match value {
         v if v >= 1e6 => format!("{}M", v / 1e6),
         v if v >= 1e3 => format!("{}k", v / 1e3),
-        v => v.to_string(),
+        // Steps of 0.1 add up to 0.30000000000000004.
+        v => format!("{v:.6}").trim_end_matches('0').trim_end_matches('.').to_owned(),
     }
 }
 

@@ -10,6 +10,7 @@ mod answers;
 mod boundary;
 mod c_tests;
 mod chaos;
+mod dashboard;
 mod differential;
 mod edges;
 mod engine;
