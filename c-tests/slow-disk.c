@@ -1,6 +1,6 @@
 /*
- * slow-disk: to be preloaded. A write to the file SLOW_FILE does not return for as long as there is a file SLOW_GATE, as on a
- * disk, or a server of files, that does not answer.
+ * slow-disk: to be preloaded. A write to the file SLOW_FILE takes 10 ms, and does not return for as long as there is a file
+ * SLOW_GATE, as on a disk, or a server of files, that does not answer.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -21,7 +21,8 @@ ssize_t write(int fd, const void *buffer, size_t size)
     if (real == NULL)
         *(void **)&real = dlsym(RTLD_NEXT, "write");
     if (is_slow(fd))
-        while (access(getenv("SLOW_GATE"), F_OK) == 0)
-            usleep(2000);
+        do
+            usleep(10000);
+        while (access(getenv("SLOW_GATE"), F_OK) == 0);
     return real(fd, buffer, size);
 }

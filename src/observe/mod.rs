@@ -1,8 +1,8 @@
 //! What an administrator wants to see of sessions, and the one seam by which the session and the engine tell of it. Who
 //! sets no variable (docs/man/libmilter.7) has no [`Observer`], and a session then asks no more than whether there is one.
 //!
-//! Nothing here changes a byte that is sent, or waits for whoever asks for metrics, or for a disk that is slow: who observes
-//! must not be able to hold up mail.
+//! Nothing here changes a byte that is sent, or waits for whoever asks for metrics; for a disk that begins to hang it waits a
+//! second, once. Who observes must not be able to hold up mail.
 #![forbid(unsafe_code)]
 #![cfg_attr(not(feature = "metrics"), allow(unused_variables, dead_code))]
 

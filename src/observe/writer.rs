@@ -26,8 +26,11 @@ const MOST_WAITING: usize = 4 << 20;
 /// How many bytes a buffer keeps when nothing waits.
 const KEPT: usize = 64 << 10;
 
-/// How long to wait for a line to be written. A disk that is slower is not waited for any more until it is quick again.
-const PATIENCE: Duration = Duration::from_millis(50);
+/// How long to wait for a line to be written. A disk that takes longer is not waited for any more until it is quick again.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// A disk is quick if it takes less for what there is to write: each command waits for it.
+const QUICK: Duration = Duration::from_millis(50);
 
 /// How long the end waits for what has not been written yet.
 const LAST_PATIENCE: Duration = Duration::from_secs(2);
@@ -194,7 +197,7 @@ fn run(lines: &Lines, files: &mut Files) {
         }
         state = lines.state.lock();
         state.written = count;
-        state.is_late = start.elapsed() >= PATIENCE;
+        state.is_late = start.elapsed() >= QUICK;
         lines.written.notify_all();
     }
     state.is_over = true;

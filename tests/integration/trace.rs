@@ -171,6 +171,17 @@ fn a_trace_is_bounded() {
     assert!(!dir.path().join("trace.1.1").exists() && !dir.path().join("trace.2").exists());
 }
 
+/// What is to be preloaded for a slow disk.
+pub fn slow_disk(dir: &Path) -> PathBuf {
+    let preload = dir.join("slow-disk.so");
+    run(Command::new("cc")
+        .args(["-std=gnu11", "-O1", "-Wall", "-Wextra", "-Werror", "-fPIC", "-shared"])
+        .arg(repository().join("c-tests/slow-disk.c"))
+        .arg("-o")
+        .arg(&preload));
+    preload
+}
+
 /// A filter whose trace is on a disk that hangs while a file is there.
 struct OnSlowDisk {
     logger: Logger,
@@ -181,12 +192,7 @@ struct OnSlowDisk {
 
 impl OnSlowDisk {
     fn start(dir: &Path) -> Self {
-        let preload = dir.join("slow-disk.so");
-        run(Command::new("cc")
-            .args(["-std=gnu11", "-O1", "-Wall", "-Wextra", "-Werror", "-fPIC", "-shared"])
-            .arg(repository().join("c-tests/slow-disk.c"))
-            .arg("-o")
-            .arg(&preload));
+        let preload = slow_disk(dir);
         let [trace, gate, errors] = ["trace", "gate", "errors"].map(|name| dir.join(name));
         let variables = [
             ("LD_PRELOAD", &preload),
