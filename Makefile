@@ -49,6 +49,8 @@ SANITIZE_SECONDS ?= 6
 # And how many random sessions it plays to the reference and to ours.
 SANITIZE_SESSIONS ?= 2000
 
+# What the archive of the sources is called.
+NAME = libmilter-rs-$(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 SONAME = libmilter.so.$(SOVERSION)
 # As milter.pc says it, whose prefix pkg-config can move.
 BELOW_PREFIX = $(patsubst $(PREFIX)/%,$${prefix}/%,$(1))
@@ -63,7 +65,7 @@ VERSION = 8.17.1.9
 UNDECLARED = mi_stop sm_errstring sm_strlcat sm_strlcat2 sm_strlcpy sm_strlcpyn
 WARNINGS = -std=gnu11 -Wall -Wextra -Wpedantic -Werror
 
-.PHONY: all library milter-send examples manual demo check check-arm64 check-musl check-long soak dashboard fuzz sanitize deny deps filters header install uninstall clean help
+.PHONY: all library milter-send examples manual demo check check-arm64 check-musl check-packages dist check-long soak dashboard fuzz sanitize deny deps filters header install uninstall clean help
 
 all: library milter-send examples  ## the library in target/lib, milter-send, and the C examples
 
@@ -123,6 +125,25 @@ check-arm64:  ## the library for aarch64, and C programs on it in an emulator, c
 
 check-musl:  ## the library for musl, and C programs on it
 	CARGO="$(CARGO)" CARGO_TARGET_DIR="$(abspath $(TARGET))" tests/platforms/run musl
+
+check-packages: dist  ## the Debian packages, built twice and used as the README says, in chroots, as root: see tests/packages/run
+	CARGO_TARGET_DIR="$(abspath $(TARGET))" tests/packages/run
+
+# The same commit gives the same bytes, with the same versions of cargo, tar and xz.
+dist:  ## the sources of the last commit with all crates, to be built without the network: target/libmilter-rs-VERSION.tar.xz
+	@git diff --quiet HEAD || echo "what is not committed will not be in $(NAME).tar.xz" >&2
+	rm -rf $(TARGET)/dist
+	mkdir -p $(TARGET)/dist/$(NAME)/.cargo
+	git archive --output=$(TARGET)/dist/sources.tar HEAD
+	tar -C $(TARGET)/dist/$(NAME) -xf $(TARGET)/dist/sources.tar
+	cd $(TARGET)/dist/$(NAME) && $(CARGO) vendor -q --locked vendor
+	printf '%s\n' '[source.crates-io]' 'replace-with = "vendor"' '[source.vendor]' 'directory = "vendor"' \
+		>$(TARGET)/dist/$(NAME)/.cargo/config.toml
+	tar -C $(TARGET)/dist --format=gnu --sort=name --owner=0 --group=0 --numeric-owner --mode=u+rw,a+rX,go-w \
+		--mtime=@$$(git log -1 --format=%ct) -cf $(TARGET)/dist/$(NAME).tar $(NAME)
+	xz -T1 -6 $(TARGET)/dist/$(NAME).tar
+	mv $(TARGET)/dist/$(NAME).tar.xz $(TARGET)/
+	rm -r $(TARGET)/dist
 
 check-long: deps all  ## many orders of events, and a million random sessions on the reference and on ours (DIFF_SESSIONS, DIFF_SEED)
 	LIBMILTER_DIFF_SESSIONS=$(DIFF_SESSIONS) LIBMILTER_DIFF_SEED=$(DIFF_SEED) \

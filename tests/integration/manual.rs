@@ -297,6 +297,13 @@ fn the_release_is_consistent() {
     let changelog = fs::read_to_string(repository().join("CHANGELOG.md")).unwrap();
     let newest = changelog.lines().find(|line| line.starts_with("## ")).unwrap();
     assert!(newest.starts_with(&format!("## {version},")), "{newest}");
+    let package = fs::read_to_string(repository().join("packaging/debian/changelog")).unwrap();
+    assert!(package.starts_with(&format!("libmilter-rs ({version}-")), "{package}");
+    let readme = fs::read_to_string(repository().join("README.md")).unwrap();
+    assert!(
+        readme
+            .contains(&format!("    tar -xf libmilter-rs-{version}.tar.xz\n    cd libmilter-rs-{version}\n"))
+    );
     for lock in ["Cargo.lock", "fuzz/Cargo.lock"] {
         let lock = fs::read_to_string(repository().join(lock)).unwrap();
         assert!(lock.contains(&format!("name = \"libmilter-rs\"\nversion = \"{version}\"\n")));
