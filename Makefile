@@ -35,6 +35,9 @@ DIFF_SEED ?= 1
 MODEL = $(CARGO) test $(CARGOFLAGS) --target-dir $(TARGET) --lib --features model server::model
 MODEL_RUNS ?= 50000
 
+# Which processors `make check-arch` tests, by Debian's names for them.
+ARCH ?= arm64 riscv64 s390x ppc64el armhf i386
+
 # How long `make soak` lasts, and how many connections there are at a time.
 SOAK_SECONDS ?= 1800
 SOAK_SESSIONS ?= 256
@@ -65,15 +68,26 @@ VERSION = 8.17.1.9
 UNDECLARED = mi_stop sm_errstring sm_strlcat sm_strlcat2 sm_strlcpy sm_strlcpyn
 WARNINGS = -std=gnu11 -Wall -Wextra -Wpedantic -Werror
 
-.PHONY: all library milter-send examples manual demo check check-arm64 check-musl check-packages dist check-long soak dashboard fuzz sanitize deny deps filters header install uninstall clean help
+.PHONY: all library static-debug milter-send examples manual demo check check-arch check-arm64 check-musl check-rpm check-packages dist check-long soak dashboard fuzz sanitize deny deps filters header install uninstall clean help
 
 all: library milter-send examples  ## the library in target/lib, milter-send, and the C examples
 
 # The compiler's intermediate code, which Rust's standard library carries along and no linker of C programs can use.
 LLVM_SECTIONS = .llvmbc .llvmcmd
 
-# C programs record the SONAME when they are linked and ask the loader for it. The static library is one object whose only names
-# are the functions, so that it may stand beside another one that has Rust's standard library inside.
+# Makes the static library in a directory, with more options for objcopy. It is one object whose only names are the functions, so
+# that it may stand beside another one that has Rust's standard library inside.
+define STATIC_LIBRARY
+	sed -n 's/^ \([a-z0-9_]*\)@.*/\1/p' docs/debian/libmilter1.0.1.symbols >$(1)/names
+	$(LD) -r --gc-sections --force-group-allocation $$(sed 's/^/-u /' $(1)/names) $(BUILT)/libmilter.a -o $(1)/milter.o
+	$(OBJCOPY) $(2) $(LLVM_SECTIONS:%=--remove-section=%) --keep-global-symbols=$(1)/names \
+		$(UNDECLARED:%=--weaken-symbol=%) $(1)/milter.o
+	rm -f $(1)/libmilter.a
+	$(AR) rcsD $(1)/libmilter.a $(1)/milter.o
+	rm $(1)/milter.o $(1)/names
+endef
+
+# C programs record the SONAME when they are linked and ask the loader for it.
 library:  ## libmilter.so and libmilter.a
 	LIBMILTER_SOVERSION=$(SOVERSION) \
 		$(CARGO) rustc $(BUILD) --lib --no-default-features --features "$(FEATURES)" --crate-type cdylib,staticlib
@@ -81,12 +95,15 @@ library:  ## libmilter.so and libmilter.a
 	mkdir -p $(TARGET)/lib
 	cp $(BUILT)/libmilter.so $(TARGET)/lib/$(SONAME)
 	ln -s $(SONAME) $(TARGET)/lib/libmilter.so
-	sed -n 's/^ \([a-z0-9_]*\)@.*/\1/p' docs/debian/libmilter1.0.1.symbols >$(TARGET)/lib/names
-	$(LD) -r --gc-sections --force-group-allocation $$(sed 's/^/-u /' $(TARGET)/lib/names) $(BUILT)/libmilter.a -o $(TARGET)/lib/milter.o
-	$(OBJCOPY) --strip-unneeded $(LLVM_SECTIONS:%=--remove-section=%) --keep-global-symbols=$(TARGET)/lib/names \
-		$(UNDECLARED:%=--weaken-symbol=%) $(TARGET)/lib/milter.o
-	$(AR) rcsD $(TARGET)/lib/libmilter.a $(TARGET)/lib/milter.o
-	rm $(TARGET)/lib/milter.o $(TARGET)/lib/names
+	$(call STATIC_LIBRARY,$(TARGET)/lib,--strip-unneeded)
+
+# A debugger finds nothing about a static library but what the program has that it was linked into: so there is another one.
+static-debug: TARGET := $(TARGET)/static-debug
+static-debug:  ## libmilter.a with debug information, in target/static-debug/lib: link with it to debug a filter
+	CARGO_PROFILE_$(shell echo $(PROFILE) | tr a-z- A-Z_)_DEBUG=full \
+		$(CARGO) rustc $(BUILD) --lib --no-default-features --features "$(FEATURES)" --crate-type staticlib
+	mkdir -p $(TARGET)/lib
+	$(call STATIC_LIBRARY,$(TARGET)/lib)
 
 milter-send:  ## the program that plays a mail server, and completions of its options
 	$(CARGO) build $(BUILD) --bin milter-send
@@ -120,8 +137,11 @@ check: deps all  ## every test
 	$(CARGO) test $(CARGOFLAGS) --target-dir $(TARGET)
 	$(MODEL)
 
-check-arm64:  ## the library for aarch64, and C programs on it in an emulator, compared with Debian's there: see tests/platforms/run
-	CARGO="$(CARGO)" CARGO_TARGET_DIR="$(abspath $(TARGET))" tests/platforms/run arm64
+check-arch:  ## the library for other processors (ARCH="arm64 ..."), and C programs on it in an emulator, compared with Debian's there
+	for arch in $(ARCH); do CARGO="$(CARGO)" CARGO_TARGET_DIR="$(abspath $(TARGET))" tests/platforms/run $$arch || exit 1; done
+
+check-arm64:  ## check-arch for aarch64
+	$(MAKE) check-arch ARCH=arm64
 
 check-musl:  ## the library for musl, and C programs on it
 	CARGO="$(CARGO)" CARGO_TARGET_DIR="$(abspath $(TARGET))" tests/platforms/run musl
@@ -144,6 +164,9 @@ dist:  ## the sources of the last commit with all crates, to be built without th
 	xz -T1 -6 $(TARGET)/dist/$(NAME).tar
 	mv $(TARGET)/dist/$(NAME).tar.xz $(TARGET)/
 	rm -r $(TARGET)/dist
+
+check-rpm:  ## RPM packages of the last commit, built and looked into: see packaging/rpm/check
+	CARGO="$(CARGO)" packaging/rpm/check "$(abspath $(TARGET))/rpm"
 
 check-long: deps all  ## many orders of events, and a million random sessions on the reference and on ours (DIFF_SESSIONS, DIFF_SEED)
 	LIBMILTER_DIFF_SESSIONS=$(DIFF_SESSIONS) LIBMILTER_DIFF_SEED=$(DIFF_SEED) \

@@ -18,7 +18,6 @@ pub(super) type Code = *const c_void;
 /// # Safety
 /// `callback` is a function that takes the context and up to two more arguments, all pointers or integers that these
 /// are good for.
-#[cfg(target_arch = "x86_64")]
 #[unsafe(naked)]
 pub(super) unsafe extern "C" fn outermost(
     ctx: *mut SMFICTX,
@@ -26,6 +25,7 @@ pub(super) unsafe extern "C" fn outermost(
     second: *mut c_void,
     callback: Code,
 ) -> sfsistat {
+    #[cfg(target_arch = "x86_64")]
     core::arch::naked_asm!(
         ".cfi_startproc",
         ".cfi_undefined rip",
@@ -36,21 +36,7 @@ pub(super) unsafe extern "C" fn outermost(
         "ret",
         ".cfi_endproc",
     );
-}
-
-/// Calls `callback` as if by nobody, with as many of the arguments as it takes.
-///
-/// # Safety
-/// `callback` is a function that takes the context and up to two more arguments, all pointers or integers that these
-/// are good for.
-#[cfg(target_arch = "aarch64")]
-#[unsafe(naked)]
-pub(super) unsafe extern "C" fn outermost(
-    ctx: *mut SMFICTX,
-    first: *mut c_void,
-    second: *mut c_void,
-    callback: Code,
-) -> sfsistat {
+    #[cfg(target_arch = "aarch64")]
     core::arch::naked_asm!(
         ".cfi_startproc",
         ".cfi_undefined x30",
@@ -58,6 +44,82 @@ pub(super) unsafe extern "C" fn outermost(
         "mov x29, sp",
         "blr x3",
         "ldp x29, x30, [sp], #16",
+        "ret",
+        ".cfi_endproc",
+    );
+    #[cfg(target_arch = "riscv64")]
+    core::arch::naked_asm!(
+        ".cfi_startproc",
+        ".cfi_undefined ra",
+        "addi sp, sp, -16",
+        "sd ra, 8(sp)",
+        "sd s0, 0(sp)",
+        "addi s0, sp, 16",
+        "jalr a3",
+        "ld s0, 0(sp)",
+        "ld ra, 8(sp)",
+        "addi sp, sp, 16",
+        "ret",
+        ".cfi_endproc",
+    );
+    #[cfg(target_arch = "s390x")]
+    core::arch::naked_asm!(
+        ".cfi_startproc",
+        ".cfi_undefined %r14",
+        "stmg %r14, %r15, 112(%r15)",
+        "lgr %r1, %r15",
+        "aghi %r15, -160",
+        "stg %r1, 0(%r15)",
+        "basr %r14, %r5",
+        "lmg %r14, %r15, 272(%r15)",
+        "br %r14",
+        ".cfi_endproc",
+    );
+    // A function that is called through a pointer wants its address in r12, and may change r2. 65 is the link register.
+    #[cfg(target_arch = "powerpc64")]
+    core::arch::naked_asm!(
+        ".cfi_startproc",
+        ".cfi_undefined 65",
+        "mflr 0",
+        "std 0, 16(1)",
+        "stdu 1, -32(1)",
+        "std 2, 24(1)",
+        "mr 12, 6",
+        "mtctr 12",
+        "bctrl",
+        "ld 2, 24(1)",
+        "addi 1, 1, 32",
+        "ld 0, 16(1)",
+        "mtlr 0",
+        "blr",
+        ".cfi_endproc",
+    );
+    // Its unwinder has tables of its own, in which this has a word.
+    #[cfg(target_arch = "arm")]
+    core::arch::naked_asm!(
+        ".fnstart",
+        ".cantunwind",
+        "push {{r11, lr}}",
+        "mov r11, sp",
+        "blx r3",
+        "pop {{r11, pc}}",
+        ".fnend",
+    );
+    #[cfg(target_arch = "x86")]
+    core::arch::naked_asm!(
+        ".cfi_startproc",
+        ".cfi_undefined eip",
+        "push ebp",
+        "mov ebp, esp",
+        "sub esp, 24",
+        "mov eax, [ebp + 16]",
+        "mov [esp + 8], eax",
+        "mov eax, [ebp + 12]",
+        "mov [esp + 4], eax",
+        "mov eax, [ebp + 8]",
+        "mov [esp], eax",
+        "call [ebp + 20]",
+        "leave",
         "ret",
         ".cfi_endproc",
     );

@@ -142,10 +142,19 @@ pub unsafe extern "C" fn smfi_setconn(connspec: *mut c_char) -> c_int {
     })
 }
 
+/// What counts of a [`sm_bool`], as for the reference. By some calling conventions a caller extends a `_Bool` to a whole
+/// register; by those of x86 and of ARM only its low byte is looked at.
+const BOOL_BITS: sm_bool =
+    if cfg!(any(target_arch = "x86_64", target_arch = "x86", target_arch = "aarch64", target_arch = "arm")) {
+        0xff
+    } else {
+        !0
+    };
+
 /// Opens the socket that smfi_setconn named; with `rmsocket` a unix socket that is in the way is removed.
 #[unsafe(no_mangle)]
 pub extern "C" fn smfi_opensocket(rmsocket: sm_bool) -> c_int {
-    entry_if(|| SETUP.lock().open("smfi_opensocket", rmsocket & 0xff != 0))
+    entry_if(|| SETUP.lock().open("smfi_opensocket", rmsocket & BOOL_BITS != 0))
 }
 
 /// Sets how many connections may wait to be accepted.

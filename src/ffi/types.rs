@@ -89,8 +89,7 @@ pub type SMFICTX = smfi_str;
 /// A pointer to a session.
 pub type SMFICTX_PTR = *mut SMFICTX;
 
-/// `bool` of a C caller: `int` from old C, `_Bool` from others. A register holds either, and of a `_Bool` only the low
-/// byte is defined; so is all that counts of an `int`, as for the reference. (For a `u8` the compiler could assume
+/// `bool` of a C caller: `int` from old C, `_Bool` from others. A register holds either. (For a `u8` the compiler could assume
 /// that the caller has cleared the rest.)
 pub type sm_bool = c_int;
 

@@ -29,9 +29,9 @@ const MOST_COUNTED: usize = 1_000_000;
 const LEAST_THREADS: usize = 3;
 
 /// What sizes a trace can have, and has without a wish, in bytes.
-const LEAST_TRACE: usize = 64 << 10;
-const USUAL_TRACE: usize = 10 << 20;
-const LARGEST_TRACE: usize = 1 << 40;
+const LEAST_TRACE: u64 = 64 << 10;
+const USUAL_TRACE: u64 = 10 << 20;
+const LARGEST_TRACE: u64 = 1 << 40;
 
 impl Settings {
     /// These settings with what the environment changes; complaints are in the name of the filter.
@@ -77,7 +77,10 @@ impl Settings {
         self.observe = variables.observe(slow);
         self.stack =
             variables.read("LIBMILTER_STACK", "a size from 128K to 1G, in bytes, K, M or G", |text| {
-                size(text).filter(|size| (LEAST_STACK..=LARGEST_STACK).contains(size)).and_then(NonZero::new)
+                usize::try_from(size(text)?)
+                    .ok()
+                    .filter(|size| (LEAST_STACK..=LARGEST_STACK).contains(size))
+                    .and_then(NonZero::new)
             });
         self
     }
@@ -209,7 +212,7 @@ impl Variables<'_> {
                 size(text).filter(|size| (LEAST_TRACE..=LARGEST_TRACE).contains(size))
             })
             .unwrap_or(USUAL_TRACE);
-        Some(observe::trace::Settings { path, has_content, size: size as u64 })
+        Some(observe::trace::Settings { path, has_content, size })
     }
 
     #[cfg(feature = "metrics")]
@@ -255,14 +258,14 @@ fn number(text: &str) -> Option<u64> {
 }
 
 /// A number of bytes, or with a unit: K, M or G, as in `8M`.
-fn size(text: &str) -> Option<usize> {
+fn size(text: &str) -> Option<u64> {
     let (digits, shift) = match text.as_bytes().last()? {
         b'K' => (&text[..text.len() - 1], 10),
         b'M' => (&text[..text.len() - 1], 20),
         b'G' => (&text[..text.len() - 1], 30),
         _ => (text, 0),
     };
-    usize::try_from(number(digits)?.checked_mul(1 << shift)?).ok()
+    number(digits)?.checked_mul(1 << shift)
 }
 
 #[cfg(test)]

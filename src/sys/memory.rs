@@ -70,8 +70,11 @@ pub fn is_short() -> bool {
 /// Lets malloc(3) take at most a quarter of a limit on the address space for its arenas. Of these glibc makes one for
 /// nearly every thread, each 64 MiB of address space, whatever is in it; under a limit of 230 MB three threads left no room
 /// for a fourth, and the filter refused everybody for ever. Nothing changes without a limit, with one that is large, or
-/// when the environment says how many arenas there shall be.
+/// when the environment says how many arenas there shall be. Where an address has 32 bits, an arena is 1 MiB, and needs no care.
 pub fn heed_limit() {
+    if cfg!(target_pointer_width = "32") {
+        return;
+    }
     let mut limit = MaybeUninit::<libc::rlimit>::uninit();
     // SAFETY: the call fills in the limit.
     if unsafe { libc::getrlimit(libc::RLIMIT_AS, limit.as_mut_ptr()) } != 0 {
@@ -81,7 +84,7 @@ pub fn heed_limit() {
     let limit = unsafe { limit.assume_init() }.rlim_cur;
     let is_chosen = std::env::var_os("MALLOC_ARENA_MAX").is_some()
         || std::env::var("GLIBC_TUNABLES").is_ok_and(|tunables| tunables.contains("arena_max"));
-    if let Some(arenas) = arenas_within(limit)
+    if let Some(arenas) = arenas_within(limit as _)
         && !is_chosen
     {
         limit_arenas(arenas);

@@ -144,7 +144,8 @@ pub fn processor_time() -> Duration {
     // SAFETY: the call fills in `usage`; it cannot fail for RUSAGE_SELF.
     unsafe { libc::getrusage(libc::RUSAGE_SELF, &raw mut usage) };
     let duration = |time: libc::timeval| {
-        Duration::from_secs(time.tv_sec.unsigned_abs()) + Duration::from_micros(time.tv_usec.unsigned_abs())
+        let (seconds, micros) = (time.tv_sec.unsigned_abs(), time.tv_usec.unsigned_abs());
+        Duration::from_secs(seconds as _) + Duration::from_micros(micros as _)
     };
     duration(usage.ru_utime) + duration(usage.ru_stime)
 }

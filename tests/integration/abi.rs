@@ -202,6 +202,38 @@ fn static_library_is_one_small_object_without_names_of_its_own() {
     run(&mut Command::new(program));
 }
 
+/// Which file a function of the library in a program was compiled from, as far as the program can tell.
+fn source_of(function: &str, program: &Path) -> String {
+    let symbols = lines("nm", &["--format=posix"], program);
+    let address =
+        symbols.iter().find_map(|line| line.strip_prefix(&format!("{function} T "))?.split(' ').next());
+    stdout(Command::new("addr2line").arg("-e").arg(program).arg(address.unwrap()))
+}
+
+#[test]
+fn a_program_can_have_debug_information_of_the_static_library() {
+    let dir = temp_dir();
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("debug");
+    let mut make = Command::new("make");
+    make.arg("-C").arg(repository()).args(["-s", "static-debug", "PROFILE=dev"]);
+    run(make.arg(format!("TARGET={}", target.display())));
+    let prefix = dir.path().join("prefix");
+    install(&prefix);
+    let (with, without) = (target.join("static-debug/lib/libmilter.a"), prefix.join("lib/libmilter.a"));
+    let [with, without] = [with, without].map(|library| {
+        let program = dir.path().join("program");
+        let mut link = Command::new("cc");
+        link.arg("-I").arg(prefix.join("include")).arg(repository().join("examples-c/add-header.c"));
+        run(link.arg(&library).arg("-o").arg(&program));
+        let exported = lines("nm", &["-g", "--defined-only", "--format=posix"], &library);
+        let functions = exported.iter().filter(|line| line.contains(" T ")).count();
+        assert_eq!(functions, 26, "{}", library.display());
+        ["smfi_main", "smfi_setconn", "smfi_register"].map(|function| source_of(function, &program))
+    });
+    assert!(with.iter().all(|source| source.contains("/src/ffi/library.rs:")), "{with:?}");
+    assert!(without.iter().all(|source| source.starts_with("??")), "{without:?}");
+}
+
 /// The scope of the comparison: Debian's build also exports the inside of the library, which no header declares.
 const SCOPE: &str = "\
 [suppress_function]

@@ -1,7 +1,9 @@
 //! Where C and Rust meet: what leaves a callback otherwise than by return, what a filter does with the memory that it is
 //! handed, errno, contexts after their sessions.
 
-use crate::support::{Daemon, Library, compile_c, repository, run, stdout, temp_dir, wait_until};
+use crate::support::{
+    Daemon, Library, compile_c, compile_c_with, repository, run, stdout, temp_dir, wait_until,
+};
 use crate::wire::{ACTIONS, Mta, STEPS};
 use std::fs::{self, File};
 use std::os::unix::net::UnixStream;
@@ -58,6 +60,33 @@ fn what_leaves_a_callback_ends_the_process() {
         let log = left(Library::Ours, &program, "exit", callback);
         assert!(log.ends_with("left\nunwinding: pthread_exit left a callback, the process ends\n"), "{log}");
     }
+}
+
+/// The same without C++, whose compiler is not there for every processor that `tests/platforms/run` tests. What the unwinder
+/// is told of a callback's frame is written for each processor.
+#[test]
+fn nothing_unwinds_out_of_a_callback() {
+    let dir = temp_dir();
+    let program = dir.path().join("raise");
+    compile_c_with("c-tests/raise.c", &program, &["-fexceptions"]);
+    let [reference, ours] = Library::BOTH.map(|library| {
+        let place = temp_dir();
+        let (socket, log) = (place.path().join("s"), place.path().join("log"));
+        let output = File::create(&log).unwrap();
+        let mut command = library.command(&program);
+        command.arg(&socket).arg("raise").stderr(output.try_clone().unwrap()).stdout(output);
+        let filter = Daemon::start(&mut command);
+        let mut mta = Mta::connect(&socket);
+        mta.negotiate(ACTIONS, STEPS).ask('H', b"client.example\0");
+        let answer = mta.quit();
+        filter.signal(libc::SIGKILL);
+        (answer, fs::read_to_string(log).unwrap())
+    });
+    assert_eq!(reference.1, "nobody catches it\n");
+    assert_eq!(reference, ours);
+    let log = left(Library::Ours, &program, "exit", "helo");
+    // An emulator has a line of its own to say.
+    assert!(log.starts_with("raise: pthread_exit left a callback, the process ends\n"), "{log}");
 }
 
 #[test]
