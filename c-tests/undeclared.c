@@ -5,6 +5,7 @@
  */
 #include <errno.h>
 #include <signal.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -115,8 +116,8 @@ int main(int argc, char **argv)
         strings(size);
         arguments(size);
     }
-    strings((ssize_t)1 << 40);
-    arguments((ssize_t)1 << 40);
+    strings((ssize_t)(SIZE_MAX / 4));
+    arguments((ssize_t)(SIZE_MAX / 4));
     overlapping();
     for (int number = -300; number <= 70000; number++)
         printf("%d %s\n", number, sm_errstring(number));

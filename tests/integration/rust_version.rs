@@ -24,7 +24,7 @@ fn number(version: &str) -> Vec<u32> {
 fn the_documents_name_the_oldest_rust() {
     for (file, sentence) in [
         ("README.md", "needs Rust OLDEST or newer, a C compiler"),
-        ("README.md", "It needs Rust OLDEST or newer to build."),
+        ("README.md", "It needs Rust OLDEST or newer to build"),
         ("CONTRIBUTING.md", "Rust OLDEST or newer"),
     ] {
         let text = fs::read_to_string(repository().join(file)).unwrap();
