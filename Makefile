@@ -165,8 +165,8 @@ dist:  ## the sources of the last commit with all crates, to be built without th
 	mv $(TARGET)/dist/$(NAME).tar.xz $(TARGET)/
 	rm -r $(TARGET)/dist
 
-check-rpm:  ## RPM packages of the last commit, built and looked into: see packaging/rpm/check
-	CARGO="$(CARGO)" packaging/rpm/check "$(abspath $(TARGET))/rpm"
+check-rpm: dist  ## RPM packages of the last commit, built and looked into: see packaging/rpm/check
+	CARGO_TARGET_DIR="$(abspath $(TARGET))" packaging/rpm/check "$(abspath $(TARGET))/rpm"
 
 check-long: deps all  ## many orders of events, and a million random sessions on the reference and on ours (DIFF_SESSIONS, DIFF_SEED)
 	LIBMILTER_DIFF_SESSIONS=$(DIFF_SESSIONS) LIBMILTER_DIFF_SEED=$(DIFF_SEED) \

@@ -9,7 +9,7 @@ inherit cargo
 DESCRIPTION="Mail filter library, a replacement for the libmilter of sendmail"
 HOMEPAGE="https://example.org/libmilter-rs"
 # Made by `make dist`: the sources, with the crates of Cargo.lock below vendor/.
-SRC_URI="https://example.org/libmilter-rs/${P}.tar.gz"
+SRC_URI="https://example.org/libmilter-rs/${P}.tar.xz"
 
 LICENSE="|| ( MIT Apache-2.0 )"
 # The crates that are linked into the library and into milter-send.
