@@ -98,7 +98,7 @@ library:  ## libmilter.so and libmilter.a
 	$(call STATIC_LIBRARY,$(TARGET)/lib,--strip-unneeded)
 
 # A debugger finds nothing about a static library but what the program has that it was linked into: so there is another one.
-static-debug: TARGET := $(TARGET)/static-debug
+static-debug: override TARGET := $(TARGET)/static-debug
 static-debug:  ## libmilter.a with debug information, in target/static-debug/lib: link with it to debug a filter
 	CARGO_PROFILE_$(shell echo $(PROFILE) | tr a-z- A-Z_)_DEBUG=full \
 		$(CARGO) rustc $(BUILD) --lib --no-default-features --features "$(FEATURES)" --crate-type staticlib
