@@ -154,15 +154,6 @@ impl Inbox {
         Some(self.free())
     }
 
-    /// [`Self::room`] for just as much as the frame under way still needs, or its length field.
-    pub(super) fn room_for_rest(&mut self) -> Option<&mut [u8]> {
-        self.make_room()?;
-        let received = &self.buffer[..self.end];
-        let length = frame::measure(received, usize::MAX).ok().flatten().unwrap_or(OVERHEAD);
-        let missing = length.saturating_sub(self.end);
-        self.free().get_mut(..missing)
-    }
-
     /// Moves a frame that has come in part to the front, and makes the buffer large enough for the rest of it.
     #[cold]
     fn make_room(&mut self) -> Option<()> {

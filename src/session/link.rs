@@ -89,11 +89,11 @@ impl Link {
     }
 
     /// Receives bytes. If none have come, waits for [`PARK_AFTER`], or not at all unless it `may_block`. But for the rest of a
-    /// frame that has begun it waits for [`FRAME_PATIENCE`] at least.
+    /// frame that has begun it waits for [`FRAME_PATIENCE`].
     #[inline(always)]
     pub(super) fn receive(&self, inbox: &mut Inbox, may_block: bool, in_message: bool) -> Arrival {
         if !inbox.is_empty() {
-            return self.receive_rest(inbox, may_block, in_message);
+            return self.receive_rest(inbox, in_message);
         }
         let Some(room) = inbox.room() else { return Arrival::NoMemory };
         let received =
@@ -116,12 +116,8 @@ impl Link {
 
     /// Waits for more of the frame under way as long as a thread waits for that, or until its deadline, or until the process
     /// stops.
-    fn receive_rest(&self, inbox: &mut Inbox, may_block: bool, in_message: bool) -> Arrival {
-        let is_first = !inbox.has_waited();
+    fn receive_rest(&self, inbox: &mut Inbox, in_message: bool) -> Arrival {
         let since = inbox.waiting_since();
-        if may_block && is_first && FRAME_PATIENCE > Duration::ZERO && self.timeouts.frame() >= PARK_AFTER {
-            return self.receive_pieces(inbox);
-        }
         let deadline = self.frame_deadline(since);
         let until = deadline.min(since + FRAME_PATIENCE);
         loop {
@@ -139,22 +135,6 @@ impl Link {
                 Ok(Woken::TimedOut) => return Arrival::Silence,
                 Err(error) => return Arrival::Broken(error),
             }
-        }
-    }
-
-    /// Receives the rest of the frame under way by one call, which waits for [`PARK_AFTER`]: Postfix sends a large one in many
-    /// pieces, and two calls for each cost more time than the pieces need.
-    fn receive_pieces(&self, inbox: &mut Inbox) -> Arrival {
-        let Some(room) = inbox.room_for_rest() else { return Arrival::NoMemory };
-        match self.socket.receive_all(room, PARK_AFTER) {
-            Ok(0) => Arrival::Closed,
-            Ok(count) => {
-                inbox.received(count);
-                // There may be more behind the frame.
-                Arrival::Bytes { all: false }
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Arrival::Silence,
-            Err(error) => Arrival::Broken(error),
         }
     }
 

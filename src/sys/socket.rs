@@ -1,5 +1,4 @@
-//! Stream sockets: connected ones and listening ones. Nothing here blocks but [`Socket::receive`] and
-//! [`Socket::receive_all`].
+//! Stream sockets: connected ones and listening ones. Nothing here blocks but [`Socket::receive`].
 
 use super::fork::{Moment, Process};
 use super::{check, opened, set_option};
@@ -30,24 +29,11 @@ impl Socket {
     /// # Errors
     /// `WouldBlock` when nothing came in time, or before a signal; otherwise the connection is broken.
     pub fn receive(&self, buffer: &mut [u8], time: Duration) -> io::Result<usize> {
-        self.wait_and_receive(buffer, time, 0)
-    }
-
-    /// [`Self::receive`] that fills the whole buffer, unless that takes longer, or the peer ends.
-    ///
-    /// # Errors
-    /// As of [`Self::receive`]. What came before is the result; the next call has the error.
-    pub fn receive_all(&self, buffer: &mut [u8], time: Duration) -> io::Result<usize> {
-        self.wait_and_receive(buffer, time, libc::MSG_WAITALL)
-    }
-
-    #[inline(always)]
-    fn wait_and_receive(&self, buffer: &mut [u8], time: Duration, flags: libc::c_int) -> io::Result<usize> {
         if !self.has_timeout.load(Ordering::Relaxed) {
             self.set_timeout(time)?;
         }
         // A signal ends the wait. If it began anew, signals that come in a row would make it endless.
-        self.recv(buffer, flags).map_err(|error| match error.kind() {
+        self.recv(buffer, 0).map_err(|error| match error.kind() {
             io::ErrorKind::Interrupted => io::ErrorKind::WouldBlock.into(),
             _ => error,
         })
