@@ -214,7 +214,7 @@ impl Check {
 
     /// Mail server and filter have agreed on these.
     pub fn agrees(&self, facts: &Facts, agreement: &Agreement, has_lists: bool) {
-        facts.steps.store((agreement.told() | agreement.steps().off()).bits(), Ordering::Relaxed);
+        facts.steps.store((agreement.told() | agreement.off()).bits(), Ordering::Relaxed);
         facts.has_negotiated.store(true, Ordering::Relaxed);
         if has_lists && !agreement.actions().contains(Actions::SETSYMLIST) {
             self.complain(

@@ -2,7 +2,6 @@
 
 use super::text::find_nul;
 use smallvec::SmallVec;
-use std::collections::TryReserveError;
 use std::ops::Range;
 use std::ptr::NonNull;
 
@@ -87,6 +86,10 @@ impl From<MacroStage> for u8 {
     }
 }
 
+/// There is no memory for definitions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NoMemory;
+
 /// The definitions of one session.
 ///
 /// Values are handed to C as pointers, so a stage's bytes never move while it keeps its definitions, and no reference that
@@ -95,7 +98,9 @@ impl From<MacroStage> for u8 {
 #[derive(Debug, Default)]
 pub struct MacroStore {
     /// By stage; those behind the last one that has definitions may be missing.
-    stages: Vec<Vec<u8>>,
+    ///
+    /// Many silent sessions have heard of the connection only.
+    stages: SmallVec<[Vec<u8>; 1]>,
     /// The values that C may have a pointer to; a box, because many silent sessions have none.
     handed_out: Option<Box<HandedOutList>>,
 }
@@ -161,15 +166,15 @@ impl MacroStore {
     ///
     /// # Errors
     /// There is none.
-    pub fn make_room(&mut self, stage: MacroStage, bytes: usize) -> Result<(), TryReserveError> {
+    pub fn make_room(&mut self, stage: MacroStage, bytes: usize) -> Result<(), NoMemory> {
         let needed = stage.index() + 1;
         if self.stages.len() < needed {
-            self.stages.try_reserve_exact(needed - self.stages.len())?;
+            self.stages.try_reserve_exact(needed - self.stages.len()).map_err(|_| NoMemory)?;
             self.stages.resize_with(needed, Vec::new);
         }
         let store = &mut self.stages[stage.index()];
         store.clear();
-        store.try_reserve_exact(bytes)
+        store.try_reserve_exact(bytes).map_err(|_| NoMemory)
     }
 
     /// Forgets the definitions of all stages behind `stage`.

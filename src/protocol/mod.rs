@@ -22,7 +22,7 @@ pub use command::{Command, Malformed};
 pub use flags::{Actions, Steps};
 pub use frame::{Frame, FrameError};
 pub use kind::{Kind, KindSet};
-pub use macros::{MacroStage, MacroStore};
+pub use macros::{MacroStage, MacroStore, NoMemory};
 pub use negotiate::{AgreedSteps, Agreement, Choice, Offer, Refusal, Wants};
 pub use reply::{Answer, Modification, Reply};
 pub use smtp::SmtpReply;

@@ -149,15 +149,15 @@ pub struct Agreement {
     version: u32,
     actions: Actions,
     told: Steps,
+    off: Steps,
     steps: AgreedSteps,
 }
 
-/// The part of an [`Agreement`] that is needed for each command.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// The part of an [`Agreement`] that is needed for each command. The default is what holds before there is one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct AgreedSteps {
     chosen: Steps,
     offered: Steps,
-    off: Steps,
 }
 
 /// Weighs the offer against what the filter wants and chose.
@@ -188,7 +188,8 @@ pub fn agree(offer: &Offer, wants: &Wants, choice: Choice) -> Result<Agreement, 
         version: offer.version.min(VERSION),
         actions,
         told,
-        steps: AgreedSteps { chosen: steps, offered, off: wants.off | steps },
+        off: wants.off | steps,
+        steps: AgreedSteps { chosen: steps, offered },
     })
 }
 
@@ -208,6 +209,11 @@ impl Agreement {
         self.told
     }
 
+    /// The steps that are switched off.
+    pub fn off(&self) -> Steps {
+        self.off
+    }
+
     /// What the session goes by.
     pub fn steps(&self) -> AgreedSteps {
         self.steps
@@ -215,18 +221,18 @@ impl Agreement {
 }
 
 impl AgreedSteps {
-    /// The steps that are switched off, for [`Stage::leads_to`].
-    pub fn off(&self) -> Steps {
-        self.off
+    /// [`Agreement::off`], of an agreement with a filter that `wants` this. It is not kept for each session.
+    pub fn off(self, wants: &Wants) -> Steps {
+        wants.off | self.chosen
     }
 
     /// Whether there are stages at which the filter does not answer.
-    pub fn has_silences(&self) -> bool {
+    pub fn has_silences(self) -> bool {
         self.chosen.intersects(Steps::NO_REPLY)
     }
 
     /// Who answers a command that leads to this stage.
-    pub fn answers(&self, stage: Stage) -> ReplyPolicy {
+    pub fn answers(self, stage: Stage) -> ReplyPolicy {
         let no_reply = stage.no_reply();
         match (self.chosen.intersects(no_reply), self.offered.intersects(no_reply)) {
             (false, _) => ReplyPolicy::Filter,
@@ -292,7 +298,7 @@ mod tests {
     fn an_old_mta_need_not_know_data_and_unknown() {
         let agreement = agree(&offer(2, 0x3f, 0x7f), &wants(0, 0x340), Choice::Registered).unwrap();
         assert_eq!(agreement.told().bits(), 0x40);
-        assert_eq!(agreement.steps().off().bits(), 0x340, "the session still knows that they are off");
+        assert_eq!(agreement.off().bits(), 0x340, "the session still knows that they are off");
         assert_eq!(agreement.version(), 2);
         assert!(matches!(
             agree(&offer(2, 0x3f, 0x3f), &wants(0, 0x340), Choice::Registered),

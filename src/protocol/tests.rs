@@ -242,7 +242,8 @@ proptest! {
             prop_assert!((2..=6).contains(&agreement.version()));
             prop_assert!(offer.actions.contains(agreement.actions()));
             prop_assert!(offer.steps.difference(Steps::INTERNAL).contains(agreement.told()));
-            prop_assert!(agreement.steps().off().contains(wants.off));
+            prop_assert!(agreement.off().contains(wants.off));
+            prop_assert_eq!(agreement.steps().off(&wants), agreement.off());
             for stage in stages().into_values() {
                 let nobody = agreement.steps().answers(stage) == ReplyPolicy::Nobody;
                 prop_assert!(!nobody || offer.steps.intersects(stage.no_reply()), "{:?} has to be answered", stage);

@@ -581,3 +581,18 @@ impl<F: Filter> Shared<F> {
 fn is_broken(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EBADF | libc::EINVAL | libc::ENOTSOCK | libc::EOPNOTSUPP))
 }
+
+#[cfg(all(test, target_arch = "x86_64"))]
+mod tests {
+    use super::*;
+    use crate::session::Context;
+
+    /// With glibc's malloc, a byte more would cost sixteen for each of many silent sessions.
+    #[test]
+    fn a_silent_session_is_small() {
+        const COUNTS_OF_ARC: usize = 16;
+        assert!(size_of::<Connection>() <= 56, "{}", size_of::<Connection>());
+        assert!(COUNTS_OF_ARC + size_of::<Link>() <= 40, "{}", size_of::<Link>());
+        assert!(COUNTS_OF_ARC + size_of::<Context>() <= 168, "{}", size_of::<Context>());
+    }
+}

@@ -54,13 +54,56 @@ pub trait Poller<T> {
     fn wake(&self);
 }
 
-/// Where a session stands in the table, and when the poller reports it.
+/// Where a session stands in the table, and when the poller reports it; the default is nowhere. Eight bytes, because there
+/// may be many silent sessions.
 #[derive(Debug, Default)]
-pub struct Place(Option<(u64, Trigger)>);
+pub struct Place {
+    index: u32,
+    generation: u16,
+    trigger: Option<Trigger>,
+}
+
+impl Place {
+    fn get(&self) -> Option<(Token, Trigger)> {
+        self.trigger.map(|trigger| (Token { index: self.index, generation: self.generation }, trigger))
+    }
+
+    fn set(&mut self, token: Token, trigger: Trigger) {
+        *self = Self { index: token.index, generation: token.generation, trigger: Some(trigger) };
+    }
+
+    fn take(&mut self) -> Option<Token> {
+        let (token, _) = self.get()?;
+        *self = Self::default();
+        Some(token)
+    }
+}
+
+/// Which slot, and how many sessions have had it before. A report that comes late by 65,536 of them could be taken for
+/// this one's: then it goes on, has nothing to read, and is parked again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Token {
+    index: u32,
+    generation: u16,
+}
+
+impl From<Token> for u64 {
+    fn from(token: Token) -> Self {
+        Self::from(token.generation) << 32 | Self::from(token.index)
+    }
+}
+
+impl From<u64> for Token {
+    fn from(number: u64) -> Self {
+        Self { index: number as u32, generation: (number >> 32) as u16 }
+    }
+}
 
 /// The parked sessions.
 pub struct Parking<T, P> {
     poller: P,
+    /// What deadlines are measured from.
+    epoch: Instant,
     table: Mutex<Table<T>>,
 }
 
@@ -76,9 +119,9 @@ struct Table<T> {
 
 struct Slot<T> {
     /// How many sessions have had this slot, so that reports of an earlier one are recognised.
-    generation: u32,
-    /// When the session will have been silent for too long.
-    deadline: Instant,
+    generation: u16,
+    /// When the session will have been silent for too long, in nanoseconds: half the size of an instant.
+    deadline: u64,
     /// `None` while it is away.
     session: Option<Box<T>>,
     /// Whether it was reported while it was away.
@@ -99,7 +142,7 @@ impl<T: Parkable, P: Poller<T>> Parking<T, P> {
     /// No session yet.
     pub fn new(poller: P) -> Self {
         let table = Table { slots: Vec::new(), free: Vec::new(), due: 0, first_deadline: None };
-        Self { poller, table: Mutex::new(table) }
+        Self { poller, epoch: Instant::now(), table: Mutex::new(table) }
     }
 
     /// Parks a session, `now`, until it speaks, or until `deadline`, or until the process stops; whether a sweep is due
@@ -153,32 +196,33 @@ impl<T: Parkable, P: Poller<T>> Parking<T, P> {
         if session.must_end() {
             return Err((session, NotParked::GoesOn(Cause::Ready)));
         }
-        let before = session.place().0;
+        let deadline_nanos = self.nanos(deadline);
+        let before = session.place().get();
         let token = match before {
             Some((token, _)) => token,
-            None => match table.new_slot(deadline) {
+            None => match table.new_slot() {
                 Ok(token) => token,
                 Err(_) => return Err((session, NotParked::Refused(io::ErrorKind::OutOfMemory.into()))),
             },
         };
         let stays_armed = before == Some((token, Trigger::Edge)) && trigger == Trigger::Edge;
-        let slot = &mut table.slots[index(token)];
+        let slot = table.slot(token);
         if std::mem::take(&mut slot.has_spoken) && stays_armed {
             // Perhaps it has hung up.
             return Err((session, NotParked::GoesOn(Cause::HungUp)));
         }
         if !stays_armed {
             // Under the lock, so that whoever is told of a report finds the session here.
-            if let Err(error) = self.poller.arm(&session, token, trigger, before.is_none()) {
+            if let Err(error) = self.poller.arm(&session, token.into(), trigger, before.is_none()) {
                 if before.is_none() {
                     table.free_slot(token);
                 }
                 return Err((session, NotParked::Refused(error)));
             }
-            session.place().0 = Some((token, trigger));
+            session.place().set(token, trigger);
         }
-        let slot = &mut table.slots[index(token)];
-        slot.deadline = deadline;
+        let slot = table.slot(token);
+        slot.deadline = deadline_nanos;
         slot.session = Some(session);
         let is_earlier = table.first_deadline.is_none_or(|first| deadline < first);
         if is_earlier {
@@ -189,16 +233,16 @@ impl<T: Parkable, P: Poller<T>> Parking<T, P> {
 
     /// Lets a session that is away not be reported any more: it will be read from until it is parked again.
     pub fn disarm(&self, session: &mut T) {
-        if let Some((token, Trigger::Edge)) = session.place().0
-            && self.poller.arm(session, token, Trigger::Never, false).is_ok()
+        if let Some((token, Trigger::Edge)) = session.place().get()
+            && self.poller.arm(session, token.into(), Trigger::Never, false).is_ok()
         {
-            session.place().0 = Some((token, Trigger::Never));
+            session.place().set(token, Trigger::Never);
         }
     }
 
     /// Forgets a session that has ended.
     pub fn forget(&self, session: &mut T) {
-        if let Some((token, _)) = session.place().0.take() {
+        if let Some(token) = session.place().take() {
             // A forked child may hold the connection open, and then closing it here is not enough.
             self.poller.remove(session);
             self.table.lock().free_slot(token);
@@ -215,15 +259,17 @@ impl<T: Parkable, P: Poller<T>> Parking<T, P> {
         let waited = self.poller.wait(time, &mut reports);
         let table = &mut *self.table.lock();
         for Report { token, is_hung_up } in reports {
-            let Some(slot) = table.slots.get_mut(index(token)) else { continue };
-            if slot.generation != generation(token) {
+            let token = Token::from(token);
+            let index = token.index as usize;
+            let Some(slot) = table.slots.get_mut(index) else { continue };
+            if slot.generation != token.generation {
                 continue; // an earlier session's, reported late
             }
-            match table.take(index(token)) {
+            match table.take(index) {
                 Some((session, Some(cause))) => found.push_back((session, cause)),
                 Some((session, None)) if is_hung_up => found.push_back((session, Cause::HungUp)),
                 Some((session, None)) => found.push_back((session, Cause::Ready)),
-                None => table.slots[index(token)].has_spoken = true,
+                None => table.slots[index].has_spoken = true,
             }
         }
         // No more than a batch, so that there is always memory for them.
@@ -268,11 +314,17 @@ impl<T: Parkable, P: Poller<T>> Parking<T, P> {
         self.poller.wake();
     }
 
+    /// A deadline as slots have it.
+    fn nanos(&self, deadline: Instant) -> u64 {
+        // There is room for more than 500 years.
+        u64::try_from(deadline.saturating_duration_since(self.epoch).as_nanos()).unwrap_or(u64::MAX)
+    }
+
     /// Lets those parked sessions go on for which `cause`, given the deadline, has one.
     fn release(&self, table: &mut Table<T>, mut cause: impl FnMut(Instant, &T) -> Option<Cause>) {
         for slot in table.slots.iter_mut().filter(|slot| slot.due.is_none()) {
             if let Some(session) = &slot.session
-                && let Some(cause) = cause(slot.deadline, session)
+                && let Some(cause) = cause(self.epoch + Duration::from_nanos(slot.deadline), session)
             {
                 slot.due = Some(cause);
                 table.due += 1;
@@ -289,7 +341,7 @@ impl<T> Table<T> {
     ///
     /// # Errors
     /// There is no memory for it.
-    fn new_slot(&mut self, deadline: Instant) -> Result<u64, TryReserveError> {
+    fn new_slot(&mut self) -> Result<Token, TryReserveError> {
         let index = match self.free.pop() {
             Some(index) => index,
             None => {
@@ -300,7 +352,7 @@ impl<T> Table<T> {
                 })?;
                 self.slots.push(Slot {
                     generation: 0,
-                    deadline,
+                    deadline: 0,
                     session: None,
                     has_spoken: false,
                     due: None,
@@ -308,7 +360,11 @@ impl<T> Table<T> {
                 (self.slots.len() - 1) as u32
             }
         };
-        Ok(u64::from(self.slots[index as usize].generation) << 32 | u64::from(index))
+        Ok(Token { index, generation: self.slots[index as usize].generation })
+    }
+
+    fn slot(&mut self, token: Token) -> &mut Slot<T> {
+        &mut self.slots[token.index as usize]
     }
 
     /// Takes a session out, if it is there, and the cause if it is due.
@@ -320,20 +376,12 @@ impl<T> Table<T> {
         Some((session, cause))
     }
 
-    fn free_slot(&mut self, token: u64) {
-        let slot = &mut self.slots[index(token)];
+    fn free_slot(&mut self, token: Token) {
+        let slot = self.slot(token);
         slot.generation = slot.generation.wrapping_add(1);
         slot.has_spoken = false;
-        self.free.push(index(token) as u32);
+        self.free.push(token.index);
     }
-}
-
-fn index(token: u64) -> usize {
-    (token & u64::from(u32::MAX)) as usize
-}
-
-fn generation(token: u64) -> u32 {
-    (token >> 32) as u32
 }
 
 #[cfg(all(test, not(feature = "model")))]
@@ -431,6 +479,12 @@ mod tests {
     }
 
     #[test]
+    fn places_are_small() {
+        assert_eq!(size_of::<Place>(), 8);
+        assert!(size_of::<Slot<Session>>() <= 24);
+    }
+
+    #[test]
     fn whoever_speaks_goes_on_and_nobody_else() {
         let lot = Lot::new(Script::default());
         park(&lot, session(1), later(), Trigger::Once).unwrap();
@@ -500,7 +554,8 @@ mod tests {
         let (mut away, _) = next(&lot).pop().unwrap();
         lot.forget(&mut away);
         park(&lot, session(2), later(), Trigger::Edge).unwrap();
-        assert_eq!(index(token(&lot)), index(first), "the slot is used again");
+        assert_eq!(Token::from(token(&lot)).index, Token::from(first).index, "the slot is used again");
+        assert_ne!(token(&lot), first);
         lot.poller.reports.borrow_mut().push(of(first));
         assert!(next(&lot).is_empty());
     }

@@ -206,7 +206,7 @@ impl Work {
         let line = format!("the {name} callback has been running for {} s", time.as_secs());
         let about = log::About {
             session: context.number(),
-            peer: link.peer().to_string(),
+            peer: context.peer(link).to_string(),
             queue_id: self.queue_id.clone(),
             reason: None,
         };

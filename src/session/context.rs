@@ -3,14 +3,15 @@
 //! ever runs under its locks. There are two: sending may block, and whoever asks for a macro must not wait for that.
 
 use super::link::Link;
+use crate::log;
 use crate::observe::Observed;
 use crate::protocol::frame::OVERHEAD;
 use crate::protocol::reply::{Negotiated, TooLarge, encode_custom};
-use crate::protocol::{Actions, Agreement, MacroStage, MacroStore, Modification, Reply, SmtpReply};
+use crate::protocol::{Actions, Agreement, MacroStage, MacroStore, Modification, NoMemory, Reply, SmtpReply};
 use crate::sys::fork::Process;
 use crate::sys::memory;
+use crate::sys::socket::Peer;
 use parking_lot::Mutex;
-use std::collections::TryReserveError;
 use std::ffi::c_void;
 use std::io;
 use std::ptr::NonNull;
@@ -48,14 +49,18 @@ pub struct Context {
 struct State {
     macros: MacroStore,
     /// What most sessions never have; apart, because there may be many silent ones.
-    wishes: Option<Box<Wishes>>,
+    extras: Option<Box<Extras>>,
 }
 
-/// What the filter wants later.
+/// What is known of few sessions.
 #[derive(Debug, Default)]
-struct Wishes {
+struct Extras {
+    /// The reply that the filter wants to give.
     reply: Option<SmtpReply>,
+    /// The macros that the filter wants to have.
     macro_lists: Vec<(MacroStage, Vec<u8>)>,
+    /// Who is at the other end, if it may have to be told when the connection is broken.
+    peer: Option<Peer>,
 }
 
 /// What goes to the MTA. Whether a modification is allowed stands here, so that it is checked and appended in one step.
@@ -63,8 +68,10 @@ struct Wishes {
 struct Output {
     /// Modifications and a reply that have not been sent yet.
     bytes: Vec<u8>,
-    /// Or why nothing is sent any more: sending has failed, or the session has ended.
-    link: Result<Arc<Link>, io::ErrorKind>,
+    /// None when nothing is sent any more: sending has failed, or the session has ended.
+    link: Option<Arc<Link>>,
+    /// Why there is none. Not one type with it: that would be eight bytes more for each silent session.
+    failure: io::ErrorKind,
     /// The modifications agreed on.
     actions: Actions,
     changes: Changes,
@@ -103,6 +110,8 @@ impl Context {
         macros: MacroStore,
         observed: Option<Arc<Observed>>,
     ) -> Self {
+        let extras =
+            log::details_wanted().then(|| Box::new(Extras { peer: Some(link.peer()), ..Extras::default() }));
         Self {
             private: AtomicPtr::new(std::ptr::null_mut()),
             number: AtomicU64::new(0),
@@ -110,10 +119,11 @@ impl Context {
             // No frame tells a larger length.
             max_payload: u32::try_from(max_payload).unwrap_or(u32::MAX),
             observed,
-            state: Mutex::new(State { macros, wishes: None }),
+            state: Mutex::new(State { macros, extras }),
             output: Mutex::new(Output {
                 bytes: Vec::new(),
-                link: Ok(link),
+                link: Some(link),
+                failure: io::ErrorKind::NotConnected,
                 actions: Actions::empty(),
                 changes: Changes::Refused,
                 process: Process::current(),
@@ -157,6 +167,12 @@ impl Context {
         }
     }
 
+    /// Who is at the other end of `link`, which is this session's: as long as the session lasts, also when the connection is
+    /// broken, if log lines are wanted that tell it.
+    pub fn peer(&self, link: &Link) -> Peer {
+        self.state.lock().extras.as_ref().and_then(|extras| extras.peer).unwrap_or_else(|| link.peer())
+    }
+
     /// Replaces `id` by the queue id of the message, that is, the macro `i`; by nothing if there is none. Not to be called
     /// while a callback runs, which might write to the macro.
     pub fn copy_queue_id(&self, id: &mut Vec<u8>) {
@@ -171,7 +187,7 @@ impl Context {
         if let Some(observed) = &self.observed {
             observed.sets_reply(&reply);
         }
-        self.state.lock().wishes.get_or_insert_default().reply = Some(reply);
+        self.state.lock().extras.get_or_insert_default().reply = Some(reply);
     }
 
     /// Asks for macros at a stage: names separated by space. Each stage can be asked for once in a session. `false` if it
@@ -181,7 +197,7 @@ impl Context {
             observed.asks_for_macros();
         }
         let mut state = self.state.lock();
-        let lists = &mut state.wishes.get_or_insert_default().macro_lists;
+        let lists = &mut state.extras.get_or_insert_default().macro_lists;
         let fresh = lists.iter().all(|(listed, _)| *listed != stage);
         let mut list = Vec::new();
         if !fresh || memory::fallibly(|| list.try_reserve_exact(names.len())).is_err() {
@@ -243,7 +259,7 @@ impl Output {
     /// Sends what has gathered, or else a sign of life, as far as there is room for it. What there is no room for
     /// stays in front of all that will be sent.
     fn keep_alive(&mut self, max_payload: usize, observed: Option<&Observed>) {
-        let (Changes::Gathered(_), Ok(link)) = (self.changes, &self.link) else { return };
+        let (Changes::Gathered(_), Some(link)) = (self.changes, &self.link) else { return };
         let link = Arc::clone(link);
         if self.bytes.is_empty() {
             let encode = |bytes: &mut Vec<u8>| Modification::Progress.encode(bytes, max_payload);
@@ -312,7 +328,7 @@ impl Output {
         now: bool,
         observed: Option<&Observed>,
     ) -> Result<(), NotSent> {
-        if self.link.is_err() {
+        if self.link.is_none() {
             return Err(NotSent::Disconnected);
         }
         let is_forked_child = Process::current() != self.process;
@@ -337,11 +353,11 @@ impl Output {
     #[inline(always)]
     fn send(&mut self, frame: &[u8], observed: Option<&Observed>) -> Result<(), io::ErrorKind> {
         let sent = match &self.link {
-            Ok(link) => send(link, frame, observed),
-            Err(error) => Err(*error),
+            Some(link) => send(link, frame, observed),
+            None => Err(self.failure),
         };
-        if let Err(error) = sent {
-            self.link = Err(error);
+        if let Err(failure) = sent {
+            self.cut(failure);
         }
         sent
     }
@@ -349,15 +365,21 @@ impl Output {
     /// Sends what has gathered; the error is why that failed, now or before.
     fn flush(&mut self, observed: Option<&Observed>) -> Result<(), io::ErrorKind> {
         let sent = match &self.link {
-            Ok(link) if !self.bytes.is_empty() => send(link, &self.bytes, observed),
-            Ok(_) => Ok(()),
-            Err(error) => Err(*error),
+            Some(link) if !self.bytes.is_empty() => send(link, &self.bytes, observed),
+            Some(_) => Ok(()),
+            None => Err(self.failure),
         };
         self.bytes.clear();
-        if let Err(error) = sent {
-            self.link = Err(error);
+        if let Err(failure) = sent {
+            self.cut(failure);
         }
         sent
+    }
+
+    /// Sends nothing any more, because of this.
+    fn cut(&mut self, failure: io::ErrorKind) {
+        self.link = None;
+        self.failure = failure;
     }
 }
 
@@ -373,11 +395,7 @@ fn send(link: &Link, frames: &[u8], observed: Option<&Observed>) -> Result<(), i
 
 /// Replaces the macros of a stage by some that need more memory than it has.
 #[cold]
-fn define_more(
-    macros: &mut MacroStore,
-    stage: MacroStage,
-    definitions: &[u8],
-) -> Result<(), TryReserveError> {
+fn define_more(macros: &mut MacroStore, stage: MacroStage, definitions: &[u8]) -> Result<(), NoMemory> {
     memory::fallibly(|| macros.make_room(stage, definitions.len()))?;
     macros.define(stage, definitions);
     Ok(())
@@ -419,8 +437,8 @@ impl Context {
     /// # Errors
     /// The answer is larger than the largest frame, or there is no memory for it.
     pub(super) fn agreed(&self, agreement: &Agreement) -> Result<(), NotAnswered> {
-        let mut macro_lists = match &mut self.state.lock().wishes {
-            Some(wishes) => std::mem::take(&mut wishes.macro_lists),
+        let mut macro_lists = match &mut self.state.lock().extras {
+            Some(extras) => std::mem::take(&mut extras.macro_lists),
             None => Vec::new(),
         };
         if let Some(observed) = &self.observed {
@@ -438,8 +456,8 @@ impl Context {
         let encode = |bytes: &mut Vec<u8>| answer.encode(bytes, self.max_payload());
         let put = output.put(OVERHEAD + answer.payload_length(), encode, self.observed());
         // They stay: a stage can be asked for once in a session.
-        if let Some(wishes) = &mut self.state.lock().wishes {
-            wishes.macro_lists = answer.macro_lists;
+        if let Some(extras) = &mut self.state.lock().extras {
+            extras.macro_lists = answer.macro_lists;
         }
         put.map_err(NotAnswered::NoRoom)?.map_err(|TooLarge| NotAnswered::TooLarge)
     }
@@ -467,7 +485,7 @@ impl Context {
     /// It is larger than the largest frame, or there is no room for it.
     pub(super) fn answer_stored(&self, permanent: bool) -> Result<bool, NotAnswered> {
         let fits = |reply: &mut SmtpReply| reply.is_permanent() == permanent;
-        let stored = self.state.lock().wishes.as_mut().and_then(|wishes| wishes.reply.take_if(fits));
+        let stored = self.state.lock().extras.as_mut().and_then(|extras| extras.reply.take_if(fits));
         let Some(reply) = stored else {
             return Ok(false);
         };
@@ -504,7 +522,7 @@ impl Context {
     ///
     /// # Errors
     /// There is no memory for them.
-    pub(super) fn define_macros(&self, stage: MacroStage, data: &[u8]) -> Result<(), TryReserveError> {
+    pub(super) fn define_macros(&self, stage: MacroStage, data: &[u8]) -> Result<(), NoMemory> {
         let Some(definitions) = MacroStore::definitions(data) else { return Ok(()) };
         let macros = &mut self.state.lock().macros;
         if macros.define(stage, definitions) { Ok(()) } else { define_more(macros, stage, definitions) }
@@ -534,10 +552,10 @@ impl Context {
             output.changes = Changes::Refused;
             // If a helper thread's last words cannot be sent, nobody is there to see them.
             let _ = output.flush(self.observed());
-            output.link = Err(io::ErrorKind::NotConnected);
+            output.cut(io::ErrorKind::NotConnected);
         }
         let state = &mut *self.state.lock();
-        state.wishes = None;
+        state.extras = None;
         std::mem::take(&mut state.macros).recycled()
     }
 

@@ -189,7 +189,7 @@ impl End {
         ctx.copy_queue_id(&mut queue_id);
         let about = log::About {
             session: ctx.number(),
-            peer: link.peer().to_string(),
+            peer: ctx.peer(link).to_string(),
             queue_id,
             reason: Some(self.reason()),
         };

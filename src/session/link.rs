@@ -4,7 +4,6 @@
 use super::inbox::Inbox;
 use super::scheduling::{FRAME_PATIENCE, PARK_AFTER};
 use super::shutdown::Shutdown;
-use crate::log;
 use crate::sys::socket::{Peer, Socket};
 use crate::sys::{self, Interest, Woken};
 use std::io;
@@ -36,9 +35,6 @@ impl Timeouts {
 #[derive(Debug)]
 pub struct Link {
     socket: Socket,
-    /// Who is at the other end, if it may have to be told when the connection is broken. A box, because many silent sessions
-    /// have none.
-    peer: Option<Box<Peer>>,
     timeouts: Timeouts,
     shutdown: Arc<Shutdown>,
 }
@@ -68,8 +64,7 @@ pub enum Arrival {
 impl Link {
     /// Takes over a new connection.
     pub fn new(socket: Socket, timeouts: Timeouts, shutdown: Arc<Shutdown>) -> Self {
-        let peer = log::details_wanted().then(|| Box::new(socket.peer()));
-        Self { socket, peer, timeouts, shutdown }
+        Self { socket, timeouts, shutdown }
     }
 
     /// When a silence will have been too long that is noticed `now`. It may have lasted for [`PARK_AFTER`] already, but that
@@ -158,9 +153,9 @@ impl Link {
         self.socket.try_send(bytes)
     }
 
-    /// Who is at the other end.
-    pub fn peer(&self) -> Peer {
-        self.peer.as_deref().copied().unwrap_or_else(|| self.socket.peer())
+    /// Who is at the other end. When the connection is broken, nobody can tell any more.
+    pub(super) fn peer(&self) -> Peer {
+        self.socket.peer()
     }
 
     /// [`Self::send`] when the MTA is slower than the filter: what the first try has not sent.

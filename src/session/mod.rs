@@ -18,7 +18,7 @@ use crate::observe::{Fault, Observed};
 use crate::panics;
 use crate::protocol::negotiate::{ReplyPolicy, agree};
 use crate::protocol::{
-    AgreedSteps, Command, Kind, KindSet, MacroStage, MacroStore, Malformed, Offer, Reply, Stage, Steps,
+    AgreedSteps, Command, Kind, KindSet, MacroStage, MacroStore, Malformed, Offer, Reply, Stage,
 };
 pub use context::Context;
 use context::NotAnswered;
@@ -64,10 +64,7 @@ pub struct Session {
     link: Arc<Link>,
     ctx: Arc<Context>,
     stage: Stage,
-    /// `None` before negotiation.
-    agreed: Option<AgreedSteps>,
-    /// Whether the filter may keep silent at some stages.
-    has_silences: bool,
+    agreed: AgreedSteps,
     /// Whether the filter is owed a call of close.
     open: bool,
     /// Whether a callback has run since the last reply whose own reply was not wanted. It may have taken long.
@@ -91,8 +88,7 @@ impl Session {
             ctx: Arc::new(Context::new(Arc::clone(&link), max_payload, macros, observed)),
             link,
             stage: Stage::Init,
-            agreed: None,
-            has_silences: false,
+            agreed: AgreedSteps::default(),
             open: true,
             is_silent: false,
             beginning: None,
@@ -369,7 +365,7 @@ impl Session {
         kind: Kind,
         payload: &mut [u8],
     ) -> Result<bool, End> {
-        let off = self.off(filter);
+        let off = self.agreed.off(&filter.wants());
         if self.stage.leads_to(target, off) {
             return Ok(true);
         }
@@ -419,10 +415,6 @@ impl Session {
         }
     }
 
-    fn off<F: Filter>(&self, filter: &F) -> Steps {
-        self.agreed.map_or_else(|| filter.wants().off, |steps| steps.off())
-    }
-
     #[inline(never)]
     fn negotiate<F: Filter>(&mut self, filter: &F, offer: &Offer) -> Result<(), End> {
         let choice = filter.negotiate(&self.ctx, offer).map_err(End::Refused)?;
@@ -435,9 +427,7 @@ impl Session {
             NotAnswered::NoRoom(error) => broken(error),
         })?;
         self.send(None)?;
-        let steps = agreement.steps();
-        self.agreed = Some(steps);
-        self.has_silences = steps.has_silences();
+        self.agreed = agreement.steps();
         Ok(())
     }
 
@@ -464,7 +454,7 @@ impl Session {
         verdict: Verdict,
         called: bool,
     ) -> Result<Option<Reply>, End> {
-        if verdict == Verdict::CONTINUE && !self.has_silences {
+        if verdict == Verdict::CONTINUE && !self.agreed.has_silences() {
             return Ok(Some(Reply::Continue));
         }
         self.decide_reply(filter, kind, verdict, called)
@@ -479,7 +469,7 @@ impl Session {
         verdict: Verdict,
         called: bool,
     ) -> Result<Option<Reply>, End> {
-        let answers = self.agreed.map_or(ReplyPolicy::Filter, |steps| steps.answers(self.stage));
+        let answers = self.agreed.answers(self.stage);
         let message_is_over = match verdict {
             Verdict::ACCEPT => true,
             Verdict::REJECT | Verdict::TEMPFAIL | Verdict::DISCARD => {

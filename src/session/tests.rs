@@ -6,7 +6,7 @@ mod noise;
 use super::*;
 use crate::protocol::command::encode;
 use crate::protocol::{
-    Actions, Arguments, Choice, MacroStage, Modification, Peer, Refusal, SmtpReply, Text, Wants,
+    Actions, Arguments, Choice, MacroStage, Modification, Peer, Refusal, SmtpReply, Steps, Text, Wants,
 };
 use crate::protocol::{Answer, frame};
 use crate::sys::socket::Socket;

@@ -54,7 +54,7 @@ const RACES: [(Mutant, &str); 9] = [
         Mutant {
             name: "a session that speaks while it is away is forgotten",
             file: "src/server/parking.rs",
-            good: "None => table.slots[index(token)].has_spoken = true,",
+            good: "None => table.slots[index].has_spoken = true,",
             bad: "None => {}",
         },
         "every_command_is_answered",

@@ -51,8 +51,8 @@ const MUTANTS: [Mutant; 21] = [
     Mutant {
         name: "stored reply not used up",
         file: "src/session/context.rs",
-        good: "wishes.reply.take_if(fits)",
-        bad: "wishes.reply.clone().filter(|reply| fits(&mut reply.clone()))",
+        good: "extras.reply.take_if(fits)",
+        bad: "extras.reply.clone().filter(|reply| fits(&mut reply.clone()))",
     },
     Mutant {
         name: "stored reply used for the wrong verdict",
