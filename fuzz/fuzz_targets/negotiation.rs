@@ -39,7 +39,8 @@ fuzz_target!(|input: Input| {
             assert!(offer.actions.contains(agreement.actions()));
             assert!(offer.steps.contains(agreement.told()), "only what was offered");
             assert!(!agreement.told().intersects(Steps::INTERNAL));
-            assert!(agreement.steps().off().contains(wants.off));
+            assert!(agreement.off().contains(wants.off));
+            assert_eq!(agreement.steps().off(&wants), agreement.off());
             for stage in (0..=255).filter_map(|byte| Stage::of(Kind::try_from(byte).ok()?)) {
                 let answers = agreement.steps().answers(stage);
                 let may_be_silent = offer.steps.intersects(stage.no_reply());

@@ -88,7 +88,7 @@ impl Link {
     #[inline(always)]
     pub(super) fn receive(&self, inbox: &mut Inbox, may_block: bool, in_message: bool) -> Arrival {
         if !inbox.is_empty() {
-            return self.receive_rest(inbox, in_message);
+            return self.receive_rest(inbox, may_block, in_message);
         }
         let Some(room) = inbox.room() else { return Arrival::NoMemory };
         let received =
@@ -111,15 +111,20 @@ impl Link {
 
     /// Waits for more of the frame under way as long as a thread waits for that, or until its deadline, or until the process
     /// stops.
-    fn receive_rest(&self, inbox: &mut Inbox, in_message: bool) -> Arrival {
+    fn receive_rest(&self, inbox: &mut Inbox, may_block: bool, in_message: bool) -> Arrival {
         let since = inbox.waiting_since();
         let deadline = self.frame_deadline(since);
         let until = deadline.min(since + FRAME_PATIENCE);
+        let now = Instant::now();
+        let blocks = may_block && now < until && now + PARK_AFTER < deadline;
         loop {
             let Some(room) = inbox.room() else { return Arrival::NoMemory };
-            match self.socket.try_receive(room) {
+            let received =
+                if blocks { self.socket.receive(room, PARK_AFTER) } else { self.socket.try_receive(room) };
+            match received {
                 Ok(0) => return Arrival::Closed,
                 Ok(count) => return Arrival::Bytes { all: inbox.received(count) },
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock && blocks => return Arrival::Silence,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => return Arrival::Broken(error),
             }

@@ -7,10 +7,11 @@ use std::time::Duration;
 /// command, 5 to 7 % of the time of the shortest ones; parking after a fixed time is what that buys.
 pub const PARK_AFTER: Duration = Duration::from_millis(100);
 
-/// How long a thread waits in all for the rest of a frame that has begun, before it parks the session with what has come.
-/// The pieces of a large frame follow each other faster; who is slower than that must not hold threads. (One recv with
-/// MSG_WAITALL for the rest was slower than recv and poll for each piece: 0.93 of Debian's throughput in S3-4096. A fuzz target
-/// sends the rest itself, from the same thread.)
+/// How long a thread waits in all for the rest of a frame that has begun, before it parks the session with what has come;
+/// if it may block, the last of these waits may take up to [`PARK_AFTER`]. The pieces of a large frame follow each other
+/// faster; who is slower than that must not hold threads. (In S3-4096 a recv that blocks for each piece is 1.05 of Debian's
+/// throughput, recv and poll for each 1.01, one recv with MSG_WAITALL for all 0.93. A fuzz target sends the rest itself, from
+/// the same thread.)
 pub(super) const FRAME_PATIENCE: Duration =
     if cfg!(fuzzing) { Duration::ZERO } else { Duration::from_millis(10) };
 
