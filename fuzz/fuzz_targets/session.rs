@@ -1,6 +1,6 @@
 //! Whole sessions with a filter in Rust, up to three at once. Each is played twice: alone, command by command; and
 //! together with the others, as the engine does it with many sessions: one thread, one set of buffers, several
-//! commands at a time. Both times the filter must see the same and the MTA must hear the same, and the filter gets what
+//! commands at a time, and frames whose rest comes when another session has been served. Both times the filter must see the same and the MTA must hear the same, and the filter gets what
 //! it is owed: close at the end, abort for a message that has not ended, nothing twice.
 #![no_main]
 
@@ -35,6 +35,8 @@ struct Input {
     scripts: Vec<Script>,
     /// Whose turn it is, and with how many commands.
     turns: Vec<u8>,
+    /// How many of the last bytes wait for the next turn of the same session, in one turn after the other, over and over.
+    held_back: Vec<u8>,
 }
 
 #[derive(Debug, Arbitrary)]
@@ -333,6 +335,8 @@ struct Conversation {
     mta: UnixStream,
     heard: Vec<u8>,
     frames: std::vec::IntoIter<Vec<u8>>,
+    /// What the MTA has begun to say: the rest of a frame, or whole ones.
+    held_back: Vec<u8>,
     ended: bool,
 }
 
@@ -341,8 +345,8 @@ impl Conversation {
     fn new(script: &'static Script, buffers: &mut Buffers, shutdown: &Arc<Shutdown>) -> Self {
         let (mta, ours) = UnixStream::pair().unwrap();
         mta.set_nonblocking(true).unwrap();
-        // What is not there at once never comes: this thread would be the one to send it.
-        let link = Link::new(Socket::from(OwnedFd::from(ours)), Timeouts(0), Arc::clone(shutdown));
+        // The rest of a frame may come as late as it likes; it is this thread that sends it.
+        let link = Link::new(Socket::from(OwnedFd::from(ours)), Timeouts(-1), Arc::clone(shutdown));
         let max_payload = script.max_payload.map_or(frame::DEFAULT_MAX_PAYLOAD, usize::from);
         let filter =
             Box::leak(Box::new(Scripted { script, calls: AtomicUsize::new(0), seen: Mutex::default() }));
@@ -352,17 +356,20 @@ impl Conversation {
             mta,
             heard: Vec::new(),
             frames: frames(script).into_iter(),
+            held_back: Vec::new(),
             ended: false,
         }
     }
 
-    /// The MTA says the next `count` commands; `false` if there are none left.
-    fn say(&mut self, count: usize, buffers: &mut Buffers) -> bool {
-        let mut bytes = Vec::new();
+    /// The MTA says the next `count` commands but for their last bytes, so many if there are more; `false` if there is
+    /// nothing left to say.
+    fn say(&mut self, count: usize, held_back: usize, buffers: &mut Buffers) -> bool {
+        let mut bytes = std::mem::take(&mut self.held_back);
         self.frames.by_ref().take(count).for_each(|frame| bytes.extend(frame));
         if self.ended || bytes.is_empty() {
             return false;
         }
+        self.held_back = bytes.split_off(bytes.len() - held_back % bytes.len());
         self.mta.write_all(&bytes).unwrap();
         self.run(Cause::Ready, buffers);
         true
@@ -428,26 +435,26 @@ fn check_answers(mut bytes: &[u8]) {
     assert!(bytes.is_empty(), "half a frame");
 }
 
-fn play(scripts: &'static [Script], turns: &[u8]) {
+fn play(scripts: &'static [Script], turns: &[u8], held_back: &[u8]) {
     let buffers = &mut Buffers::default();
     let shutdown = Arc::new(Shutdown::new().unwrap());
     let alone: Vec<_> = scripts
         .iter()
         .map(|script| {
             let mut conversation = Conversation::new(script, buffers, &shutdown);
-            while conversation.say(1, buffers) {}
+            while conversation.say(1, 0, buffers) {}
             conversation.leave(buffers)
         })
         .collect();
 
     let mut together: Vec<_> =
         scripts.iter().map(|script| Conversation::new(script, buffers, &shutdown)).collect();
-    for turn in turns {
+    for (turn, held_back) in turns.iter().zip(held_back.iter().chain(&[0]).cycle()) {
         let whose = usize::from(turn % 4) % together.len();
-        together[whose].say(usize::from(turn / 4) % MOST_AT_ONCE + 1, buffers);
+        together[whose].say(usize::from(turn / 4) % MOST_AT_ONCE + 1, usize::from(*held_back), buffers);
     }
     for conversation in &mut together {
-        while conversation.say(MOST_AT_ONCE, buffers) {}
+        while conversation.say(MOST_AT_ONCE, 0, buffers) {}
     }
     for (conversation, (seen, heard)) in together.into_iter().zip(alone) {
         check_order(conversation.filter.0.script, &seen);
@@ -459,14 +466,14 @@ fn play(scripts: &'static [Script], turns: &[u8]) {
 }
 
 fuzz_target!(|input: Input| {
-    let Input { mut scripts, turns } = input;
+    let Input { mut scripts, turns, held_back } = input;
     scripts.truncate(MOST_SESSIONS);
     if scripts.is_empty() {
         return;
     }
     let scripts: *mut [Script] = Box::into_raw(scripts.into_boxed_slice());
     // SAFETY: it lives until it is taken back, when all sessions are gone.
-    play(unsafe { &*scripts }, &turns);
+    play(unsafe { &*scripts }, &turns, &held_back);
     // SAFETY: it comes from `into_raw`, and nobody has it any more.
     drop(unsafe { Box::from_raw(scripts) });
 });
