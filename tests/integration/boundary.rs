@@ -94,20 +94,22 @@ fn values_of_macros_may_be_cut_up_where_they_stand() {
     let dir = temp_dir();
     let program = dir.path().join("macros");
     compile_c("c-tests/macros.c", &program);
-    let [reference, ours] = Library::BOTH.map(|library| {
+    let macros = b"H{words}\0one two three four\0{behind}\0yes\0j\0mx\0{empty}\0\0".as_slice();
+    let printed = |library: Library, macros: &[u8]| {
         let place = temp_dir();
         let (socket, log) = (place.path().join("s"), place.path().join("log"));
         let filter =
             Daemon::start(library.command(&program).arg(&socket).stdout(File::create(&log).unwrap()));
         let mut mta = Mta::connect(&socket);
-        mta.negotiate(ACTIONS, STEPS)
-            .tell('D', b"H{words}\0one two three four\0{behind}\0yes\0j\0mx\0{empty}\0\0{unpaired}\0")
-            .ask('H', b"client.example\0");
+        mta.negotiate(ACTIONS, STEPS).tell('D', macros).ask('H', b"client.example\0");
         filter.signal(libc::SIGKILL);
         fs::read_to_string(log).unwrap()
-    });
+    };
+    let reference = printed(Library::Reference, macros);
     assert!(reference.contains("{words}=one\n{behind}=yes\n"), "{reference}");
-    assert_eq!(reference, ours);
+    assert_eq!(reference, printed(Library::Ours, macros));
+    // For ours alone: the reference reads on beyond its list, and on some processors crashes.
+    assert_eq!(reference, printed(Library::Ours, &[macros, b"{unpaired}\0"].concat()));
 }
 
 #[test]

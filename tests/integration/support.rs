@@ -139,6 +139,11 @@ pub fn temp_dir() -> tempfile::TempDir {
     tempfile::Builder::new().prefix("milter").tempdir().unwrap()
 }
 
+/// The C compiler of the system that our library is built for.
+pub fn c_compiler() -> String {
+    std::env::var("LIBMILTER_CC").unwrap_or_else(|_| "cc".to_owned())
+}
+
 /// Compiles one C program of the repository (`source` is relative to its root) against our header and
 /// links it with `-lmilter`; the loader decides at run time which library it gets.
 pub fn compile_c(source: &str, output: &Path) {
@@ -147,8 +152,7 @@ pub fn compile_c(source: &str, output: &Path) {
 
 /// [`compile_c`] with more options.
 pub fn compile_c_with(source: &str, output: &Path, options: &[&str]) {
-    let compiler = std::env::var("LIBMILTER_CC").unwrap_or_else(|_| "cc".to_owned());
-    compile_c_by(&compiler, Library::Ours, source, output, options);
+    compile_c_by(&c_compiler(), Library::Ours, source, output, options);
     if let Ok(compiler) = std::env::var("LIBMILTER_REFERENCE_CC") {
         let output = apart(output);
         fs::create_dir_all(output.parent().unwrap()).unwrap();
