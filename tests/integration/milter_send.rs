@@ -17,7 +17,8 @@ use std::thread::JoinHandle;
 use serde_json::Value;
 
 use crate::support::{
-    Daemon, Library, PATIENCE, compile_c, free_port, milter_send, repository, temp_dir, wait_until,
+    Daemon, Library, PATIENCE, compile_c, forget_ignored_signals, free_port, milter_send, repository,
+    temp_dir, wait_until,
 };
 
 /// What one run of milter-send gave.
@@ -57,6 +58,7 @@ fn command() -> Command {
     assert!(program.exists(), "{} is missing: run `make`", program.display());
     let mut command = Command::new(program);
     command.current_dir(repository().join("tests/messages"));
+    forget_ignored_signals(&mut command);
     command
 }
 

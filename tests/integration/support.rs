@@ -7,6 +7,7 @@ use std::net::TcpListener;
 use std::ops::Range;
 use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixDatagram;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::OnceLock;
@@ -83,8 +84,25 @@ impl Library {
             }
         };
         use_library(&mut command, self.dir());
+        forget_ignored_signals(&mut command);
         command
     }
+}
+
+/// Lets a command's program begin as one that nobody has told to ignore signals, whatever runs the tests: nohup ignores SIGHUP,
+/// and a shell SIGINT and SIGQUIT for what it starts in the background.
+pub fn forget_ignored_signals(command: &mut Command) {
+    const SIGNALS: [libc::c_int; 6] =
+        [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM, libc::SIGUSR1, libc::SIGUSR2];
+    let forget = || {
+        for signal in SIGNALS {
+            // SAFETY: SIG_DFL is valid for all of them.
+            unsafe { libc::signal(signal, libc::SIG_DFL) };
+        }
+        Ok(())
+    };
+    // SAFETY: signal(2) may be called between fork and exec, and nothing is allocated.
+    unsafe { command.pre_exec(forget) };
 }
 
 /// Whether the C programs are for another system than this one. `tests/platforms/run` says so by the environment:
