@@ -8,6 +8,7 @@
 mod chart;
 
 use crate::mail_servers::filter::Endpoint;
+use crate::metrics::{get, start_prometheus};
 use crate::opendkim::configure;
 use crate::support::{
     Daemon, Library, compile_c, free_port, milter_send, release_dir, repository, temp_dir, wait_until,
@@ -223,30 +224,8 @@ impl Prometheus {
             let (port, name) = (subject.metrics, subject.name);
             writeln!(config, "  - {{targets: ['127.0.0.1:{port}'], labels: {{instance: {name}}}}}").unwrap();
         }
-        fs::write(dir.join("prometheus.yml"), config).unwrap();
-        let port = free_port("127.0.0.1");
-        let mut command = Command::new("prometheus");
-        command
-            .arg(format!("--config.file={}", dir.join("prometheus.yml").display()))
-            .arg(format!("--storage.tsdb.path={}", dir.join("data").display()))
-            .arg(format!("--web.listen-address=127.0.0.1:{port}"))
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
-        let prometheus = Self { _daemon: Daemon::start(&mut command), port };
-        wait_until("Prometheus", || {
-            TcpStream::connect(("127.0.0.1", port)).is_ok() && prometheus.get("/-/ready").0.contains(" 200 ")
-        });
-        prometheus
-    }
-
-    /// Head and body of what it answers.
-    fn get(&self, target: &str) -> (String, String) {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
-        write!(stream, "GET {target} HTTP/1.0\r\nHost: localhost\r\n\r\n").unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-        (head.to_owned(), body.to_owned())
+        let (daemon, port) = start_prometheus(dir, &config);
+        Self { _daemon: daemon, port }
     }
 
     fn ask(&self, path: &str, parameters: &[(&str, &str)]) -> Value {
@@ -256,7 +235,7 @@ impl Prometheus {
             value.bytes().for_each(|byte| write!(target, "%{byte:02X}").unwrap());
             target.push('&');
         }
-        let value: Value = serde_json::from_str(&self.get(&target).1).unwrap();
+        let value: Value = serde_json::from_str(&get(self.port, &target).1).unwrap();
         assert_eq!(value["status"], "success", "{target}: {value}");
         value["data"]["result"].clone()
     }

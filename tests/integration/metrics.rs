@@ -52,14 +52,10 @@ fn queries_of_the_dashboard() -> Vec<String> {
         .collect()
 }
 
-fn start_prometheus(dir: &Path, port: u16, target: u16) -> Daemon {
-    let rules = repository().join("docs/metrics/alerts.yml");
-    let config = format!(
-        "global: {{scrape_interval: 1s, evaluation_interval: 1s}}\nrule_files: [{}]\nscrape_configs:\n- job_name: milter\n  \
-         static_configs: [{{targets: ['127.0.0.1:{target}']}}]\n",
-        rules.display()
-    );
+/// Debian's Prometheus with this configuration, once it is ready, and its port.
+pub fn start_prometheus(dir: &Path, config: &str) -> (Daemon, u16) {
     fs::write(dir.join("prometheus.yml"), config).unwrap();
+    let port = free_port("127.0.0.1");
     let mut command = Command::new("prometheus");
     command
         .arg(format!("--config.file={}", dir.join("prometheus.yml").display()))
@@ -67,7 +63,21 @@ fn start_prometheus(dir: &Path, port: u16, target: u16) -> Daemon {
         .arg(format!("--web.listen-address=127.0.0.1:{port}"))
         .stdout(Stdio::null())
         .stderr(Stdio::null());
-    Daemon::start(&mut command)
+    let daemon = Daemon::start(&mut command);
+    wait_until("Prometheus", || {
+        TcpStream::connect(("127.0.0.1", port)).is_ok() && get(port, "/-/ready").0.contains(" 200 ")
+    });
+    (daemon, port)
+}
+
+/// Head and body of what a server on this machine answers.
+pub fn get(port: u16, target: &str) -> (String, String) {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    write!(stream, "GET {target} HTTP/1.0\r\nHost: localhost\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    (head.to_owned(), body.to_owned())
 }
 
 /// OpenDKIM signs; Prometheus sees it, and every query of the dashboard has a result.
@@ -83,10 +93,13 @@ fn prometheus_sees_what_opendkim_does() {
     let connect = || TcpStream::connect(("127.0.0.1", port));
     wait_until("the endpoint", || connect().is_ok() && socket.exists());
 
-    let server_port = free_port("127.0.0.1");
+    let config = format!(
+        "global: {{scrape_interval: 1s, evaluation_interval: 1s}}\nrule_files: [{}]\nscrape_configs:\n- job_name: milter\n  \
+         static_configs: [{{targets: ['127.0.0.1:{port}']}}]\n",
+        repository().join("docs/metrics/alerts.yml").display()
+    );
+    let (prometheus, server_port) = start_prometheus(dir.path(), &config);
     let server = format!("http://127.0.0.1:{server_port}");
-    let prometheus = start_prometheus(dir.path(), server_port, port);
-    wait_until("Prometheus", || TcpStream::connect(("127.0.0.1", server_port)).is_ok());
     wait_until("a scrape", || {
         let mut command = Command::new("promtool");
         let output = command.args(["query", "instant", &server, "up == 1"]).output().unwrap();
