@@ -31,6 +31,8 @@ enum Field {
     Received(Option<Header>),
     /// Counted and never seen.
     Phantom,
+    /// Was of the message until a filter deleted it, and goes on being counted by its name.
+    Deleted(Header),
 }
 
 /// The entries of Sendmail's list, with its standard configuration, behind its own `Received:`: Resent-Date, Date, Resent-From, From, Full-Name,
@@ -104,7 +106,7 @@ impl Mail {
     pub fn message(&self) -> Message {
         let headers = self.fields.iter().filter_map(|field| match field {
             Field::Message(header) | Field::Received(Some(header)) => Some(header.clone()),
-            Field::Received(None) | Field::Phantom => None,
+            Field::Received(None) | Field::Phantom | Field::Deleted(_) => None,
         });
         Message { headers: headers.collect(), body: self.body.clone(), line_end: self.line_end }
     }
@@ -164,7 +166,7 @@ impl Mail {
             index = 1;
         }
         match (self.find(name, index), value.is_empty()) {
-            (Some(at), true) => drop(self.fields.remove(at)),
+            (Some(at), true) => self.delete_field(at, manner),
             (Some(at), false) => {
                 let name = self.changed_name(at, name, manner);
                 self.fields[at] = self.header(&name, value, manner);
@@ -219,7 +221,7 @@ impl Mail {
     fn add_header(&mut self, name: &[u8], value: &[u8], manner: Manner) {
         let header = self.header(name, value, manner);
         let same = |field: &Field| match field {
-            Field::Message(header) => header.is_named(name),
+            Field::Message(header) | Field::Deleted(header) => header.is_named(name),
             Field::Received(_) => name.eq_ignore_ascii_case(b"Received"),
             Field::Phantom => false,
         };
@@ -233,17 +235,25 @@ impl Mail {
     /// Where the `index`-th field of the name is; 0 is taken as 1.
     fn find(&self, name: &[u8], index: u32) -> Option<usize> {
         let same = |(at, field): (usize, &Field)| match field {
-            Field::Message(header) if header.is_named(name) => Some(at),
+            Field::Message(header) | Field::Deleted(header) if header.is_named(name) => Some(at),
             _ => None,
         };
         let before = usize::try_from(index.saturating_sub(1)).ok()?;
         self.fields.iter().enumerate().filter_map(same).nth(before)
     }
 
+    /// Takes a field out. Sendmail leaves its place, so that the numbers of those behind it stay as they are.
+    fn delete_field(&mut self, at: usize, manner: Manner) {
+        let field = self.fields.remove(at);
+        if let (Field::Message(header) | Field::Deleted(header), Flavor::Sendmail) = (field, manner.like) {
+            self.fields.insert(at, Field::Deleted(header));
+        }
+    }
+
     /// The name of a field with a new value: Sendmail keeps the old spelling.
     fn changed_name(&self, at: usize, given: &[u8], manner: Manner) -> Vec<u8> {
         match (&self.fields[at], manner.like) {
-            (Field::Message(header), Flavor::Sendmail) => header.name().to_vec(),
+            (Field::Message(header) | Field::Deleted(header), Flavor::Sendmail) => header.name().to_vec(),
             _ => given.to_vec(),
         }
     }
@@ -341,6 +351,18 @@ mod tests {
             assert_eq!(change(3, "X-A", ""), "Received: own|Received: one|X-A: a1|Subject: s|x-a: a2");
             assert_eq!(change(1, "N", "n"), "Received: own|Received: one|X-A: a1|Subject: s|x-a: a2|N: n");
         }
+    }
+
+    #[test]
+    fn sendmail_goes_on_counting_what_was_deleted() {
+        let twice = [('m', 1, "X-A", ""), ('m', 2, "X-A", "")];
+        assert_eq!(after(Flavor::Postfix37, &twice), "Received: own|Received: one|Subject: s|x-a: a2");
+        assert_eq!(after(Flavor::Sendmail, &twice), "Received: own|Received: one|Subject: s");
+        let back = [('m', 1, "X-A", ""), ('m', 1, "X-A", "b")];
+        assert_eq!(after(Flavor::Postfix37, &back), "Received: own|Received: one|Subject: s|X-A: b");
+        assert_eq!(after(Flavor::Sendmail, &back), "Received: own|Received: one|X-A: b|Subject: s|x-a: a2");
+        let inserted = [('m', 1, "X-A", ""), ('i', 11, "I", "x")];
+        assert_eq!(after(Flavor::Sendmail, &inserted), "Received: own|Received: one|Subject: s|I: x|x-a: a2");
     }
 
     #[test]

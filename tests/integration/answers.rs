@@ -205,6 +205,34 @@ fn changes() -> Vec<Case> {
         let alter = change(Modification::ChangeHeader { index, name: b"X-A", value: b"v" });
         case(format!("index {index}"), &[insert, alter]);
     }
+    // What counts behind a deletion.
+    let alter = |index, value| change(Modification::ChangeHeader { index, name: b"X-A", value });
+    let delete = |index| alter(index, b"");
+    let insert = |index| change(Modification::InsertHeader { index, name: b"X-N", value: b"v" });
+    for (name, changes) in [
+        ("the first and the second", vec![delete(1), delete(2)]),
+        ("the second and the first", vec![delete(2), delete(1)]),
+        ("the first twice", vec![delete(1), delete(1)]),
+        ("and change it", vec![delete(1), alter(1, b"v")]),
+        ("and change the second", vec![delete(1), alter(2, b"v")]),
+        ("and change the third", vec![delete(1), alter(3, b"v")]),
+        ("and change the fourth", vec![delete(1), alter(4, b"v")]),
+        ("and add", vec![delete(1), add(b"X-A", b"v")]),
+        ("the second and add", vec![delete(2), add(b"X-A", b"v")]),
+        ("all and add", vec![delete(3), delete(2), delete(1), add(b"X-A", b"v")]),
+        (
+            "an added one",
+            vec![
+                add(b"X-N", b"v"),
+                change(Modification::ChangeHeader { index: 1, name: b"X-N", value: b"" }),
+            ],
+        ),
+        ("and insert near", vec![delete(1), insert(7)]),
+        ("and insert behind", vec![delete(1), insert(15)]),
+        ("the second and insert", vec![delete(2), insert(17)]),
+    ] {
+        case(format!("delete: {name}"), &changes);
+    }
     cases
 }
 
@@ -292,6 +320,63 @@ fn postfix_changes_messages() {
 #[test]
 fn sendmail_changes_messages() {
     compare(Kind::Sendmail, DefaultAction::TempFail, changes());
+}
+
+/// What smfi_chgheader(3) and smfi_delrcpt(3) say that a mail server does. The message has `X-A` three times.
+fn deletions(kind: Kind) {
+    let change_field = |index, value| change(Modification::ChangeHeader { index, name: b"X-A", value });
+    let delete_field = |index| change_field(index, b"");
+    let delete_recipient = |address| change(Modification::DeleteRecipient(address));
+    let fields = ["X-A: one", "X-a:   three", "X-A: last"];
+    let second_behind_a_deletion = match kind {
+        Kind::Postfix => fields[2],
+        Kind::Sendmail => fields[1],
+    };
+    let left = |gone: &str| fields[1..].iter().copied().filter(|field| *field != gone).collect::<Vec<_>>();
+    let recipients = ["<bob@example.net>", "<carol@example.net>", "<dave@example.net>"];
+    let mut server = Real::start(kind, DefaultAction::TempFail);
+    for (name, changes, fields_left, recipients_left) in [
+        (
+            "first, second",
+            vec![delete_field(1), delete_field(2)],
+            left(second_behind_a_deletion),
+            &recipients[..],
+        ),
+        ("the last one first", vec![delete_field(2), delete_field(1)], vec![fields[2]], &recipients),
+        ("there are fewer", vec![change_field(4, b"v")], vec!["X-A: v"], &recipients),
+        ("there are fewer to delete", vec![delete_field(4)], fields.to_vec(), &recipients),
+        (
+            "as the server has it",
+            vec![delete_recipient(b"<bob@example.net>")],
+            fields.to_vec(),
+            &recipients[1..],
+        ),
+        ("spelt otherwise", vec![delete_recipient(b"<BOB@example.net>")], fields.to_vec(), &recipients),
+        ("no recipient", vec![delete_recipient(b"<eve@example.net>")], fields.to_vec(), &recipients),
+    ] {
+        let outcome = server.session(&changing(&changes), 2);
+        let first = outcome.delivered.iter().find(|message| message.contains("the first")).unwrap();
+        let mut lines: Vec<_> =
+            first.lines().filter(|line| line.to_lowercase().starts_with("x-a:")).collect();
+        // Where a field is added is up to the server.
+        if name == "there are fewer" {
+            assert_eq!(lines.len(), 4, "{first}");
+            lines.retain(|line| !fields.contains(line));
+        }
+        assert_eq!(lines, fields_left, "{name}: {first}");
+        let envelope = format!("<ann@example.com> to {}", recipients_left.join(", "));
+        assert_eq!(first.lines().next(), Some(&*envelope), "{name}: {first}");
+    }
+}
+
+#[test]
+fn postfix_deletes_as_the_manual_says() {
+    deletions(Kind::Postfix);
+}
+
+#[test]
+fn sendmail_deletes_as_the_manual_says() {
+    deletions(Kind::Sendmail);
 }
 
 #[test]

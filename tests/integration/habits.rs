@@ -176,7 +176,8 @@ pub struct Outcome {
     frames: Vec<String>,
     /// What the SMTP client was refused, and by which words.
     refusals: Vec<String>,
-    delivered: Vec<String>,
+    /// Each message that was let through: its sender and recipients in the first line, and its text.
+    pub delivered: Vec<String>,
     /// How many messages went into quarantine.
     held: usize,
 }
