@@ -358,6 +358,30 @@ fn the_diversion_in_the_readme_there_and_back() {
     diverted(false);
 }
 
+/// The rule of the README in a profile that includes it, as Debian's profiles do from `local/`. The parser needs no kernel with AppArmor.
+#[test]
+fn the_apparmor_rule_in_the_readme_is_one() {
+    let readme = fs::read_to_string(repository().join("README.md")).unwrap();
+    let (_, rule) = readme.split_once("\n    /opt/libmilter-rs/libmilter.so.1.0.1 ").unwrap();
+    let (permissions, _) = rule.split_once('\n').unwrap();
+    let rule = format!("  /opt/libmilter-rs/libmilter.so.1.0.1 {permissions}\n");
+    let dir = temp_dir();
+    let [local, profile] = ["local", "profile"].map(|name| dir.path().join(name));
+    fs::write(&profile, format!("/usr/sbin/opendkim {{\n  #include \"{}\"\n}}\n", local.display())).unwrap();
+    let parse = |rule: &str| {
+        fs::write(&local, rule).unwrap();
+        let mut parser = Command::new("/usr/sbin/apparmor_parser");
+        parser.args(["--skip-kernel-load", "--skip-cache", "--debug"]).arg(&profile).output().unwrap()
+    };
+    let parsed = parse(&rule);
+    assert!(parsed.status.success(), "{}", String::from_utf8_lossy(&parsed.stderr));
+    // What it has understood: the file may be read, and mapped to be executed.
+    let understood = String::from_utf8_lossy(&parsed.stdout);
+    let entry = understood.lines().find(|line| line.contains("/opt/libmilter-rs/libmilter.so.1.0.1"));
+    assert!(entry.is_some_and(|entry| entry.contains("\trm:rm\t")), "{understood}");
+    assert!(!parse(rule.trim_end().trim_end_matches(',')).status.success(), "a rule ends with a comma");
+}
+
 /// Nothing in the unit files is unknown to systemd.
 #[test]
 fn unit_files_are_what_systemd_understands() {
