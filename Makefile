@@ -146,7 +146,7 @@ check-arm64:  ## check-arch for aarch64
 check-musl:  ## the library for musl, and C programs on it
 	CARGO="$(CARGO)" CARGO_TARGET_DIR="$(abspath $(TARGET))" tests/platforms/run musl
 
-check-packages: dist  ## the Debian packages, built twice and used as the README says, in chroots, as root: see tests/packages/run
+check-packages: dist  ## the Debian packages, built twice (QUICK=1: once) and used as the README says, in chroots, as root: see tests/packages/run
 	CARGO_TARGET_DIR="$(abspath $(TARGET))" tests/packages/run
 
 # The same commit gives the same bytes, with the same versions of cargo, tar and xz.
