@@ -6,7 +6,7 @@
 //! the target directory.
 
 use crate::chaos::{dialogue, numbers};
-use crate::support::{Daemon, Library, compile_c_with, release_dir, temp_dir, wait_until};
+use crate::support::{Daemon, Library, allow_descriptors, compile_c_with, release_dir, temp_dir, wait_until};
 use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -355,5 +355,61 @@ fn hostile_connections_leave_nothing_behind() {
     }
     let (few, many) = (few.unwrap(), many.unwrap());
     assert!(many <= few + 256, "{few} KiB after a few, {many} KiB after all");
+    filter.stop();
+}
+
+/// Peers that say nothing at all, and some that stop in the middle of a frame, need no threads; others are served meanwhile.
+#[test]
+fn very_many_silent_connections_cost_only_themselves() {
+    const GOOD: usize = 20;
+    let all = if setting("SOAK_SECONDS").is_some() { 10_000 } else { 1_000 };
+    allow_descriptors(all + 200);
+    let mut filter = Filter::start(library());
+    let before = filter.sample().unwrap();
+    let mut random = fastrand::Rng::with_seed(1);
+    let mut served = || (0..GOOD).filter(|_| good(&filter, &mut random).is_some()).count();
+    let mut silent = Vec::new();
+    for number in 0..all {
+        let Some(mut mta) = connect(&filter) else { break };
+        if number % 4 == 0 && mta.write_all(b"\0\0\0\x0dO\0").is_err() {
+            break;
+        }
+        silent.push(mta);
+    }
+    let mut during = before;
+    wait_until(
+        "all are connected, on a handful of threads, or with the reference as many as there will be",
+        || {
+            thread::sleep(Duration::from_secs(1));
+            let last = std::mem::replace(&mut during, filter.sample().unwrap_or(before));
+            match library() {
+                Library::Ours => {
+                    during.descriptors >= before.descriptors + silent.len() && during.threads <= 8
+                }
+                Library::Reference => {
+                    (during.descriptors, during.threads) == (last.descriptors, last.threads)
+                }
+            }
+        },
+    );
+    let done = served();
+    println!(
+        "{:?}: {} silent connections: {before:?}, then {during:?}; {done} of {GOOD} good sessions done",
+        library(),
+        silent.len()
+    );
+    if library() == Library::Reference {
+        return;
+    }
+    assert_eq!((silent.len(), done), (all, GOOD));
+    // Those that are silent are there still: whose frame is completed gets an answer.
+    for mta in silent.iter_mut().step_by(all / 100 * 4) {
+        mta.write_all(b"\0\0\x06\0\0\x01\xff\0\x1f\xff\xff").unwrap();
+        assert_eq!(hear(mta), Some(b'O'));
+    }
+    drop(silent);
+    wait_until("descriptors are closed", || {
+        filter.sample().is_some_and(|now| now.threads <= 4 && now.descriptors <= before.descriptors)
+    });
     filter.stop();
 }

@@ -339,3 +339,13 @@ impl ServiceManager {
         }
     }
 }
+
+/// Lets this process, and those that it starts, have that many descriptors.
+pub fn allow_descriptors(count: usize) {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the call fills in a live variable.
+    assert_eq!(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) }, 0);
+    limit.rlim_cur = limit.rlim_cur.max(count as libc::rlim_t);
+    // SAFETY: the call reads a live variable.
+    assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) }, 0, "the limit is too low");
+}

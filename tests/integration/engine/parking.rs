@@ -2,7 +2,7 @@
 //! may notice. And the setting that keeps one thread for each session.
 
 use super::{Filter, Mta, SERVE, command, macros, on_both};
-use crate::support::{Library, wait_until};
+use crate::support::{Library, allow_descriptors, wait_until};
 use milter::protocol::{Kind, MacroStage};
 use std::time::Duration;
 
@@ -56,16 +56,6 @@ fn a_pause_before_every_command_changes_nothing() {
         filter.wait_for_count("close", 8);
         assert_eq!(filter.count("abort"), 0);
     });
-}
-
-/// Lets this process, and those that it starts, have that many descriptors.
-fn allow_descriptors(count: usize) {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: the call fills in a live variable.
-    assert_eq!(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) }, 0);
-    limit.rlim_cur = limit.rlim_cur.max(count as libc::rlim_t);
-    // SAFETY: the call reads a live variable.
-    assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) }, 0, "the limit is too low");
 }
 
 /// More connections than select(2) can name (contract 3, entry 8), on a handful of threads.
