@@ -1,7 +1,8 @@
 //! Whole sessions with a filter in Rust, up to three at once. Each is played twice: alone, command by command; and
 //! together with the others, as the engine does it with many sessions: one thread, one set of buffers, several
-//! commands at a time, and frames whose rest comes when another session has been served. Both times the filter must see the same and the MTA must hear the same, and the filter gets what
-//! it is owed: close at the end, abort for a message that has not ended, nothing twice.
+//! commands at a time, and frames whose rest comes when another session has been served. Both times the filter must see
+//! the same and the MTA must hear the same, and the filter gets what it is owed: close at the end, abort for a message that
+//! has not ended, nothing twice.
 #![no_main]
 
 use arbitrary::Arbitrary;
