@@ -25,15 +25,28 @@ use milter::protocol::Kind;
 use milter::protocol::command::encode;
 use milter::protocol::{MacroStage, Offer, frame};
 use std::fs::{self, File};
+use std::hash::{BuildHasher, RandomState};
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// Steps of a filter that listens on `{dir}/s` and serves until it is stopped.
 const SERVE: [&str; 3] = ["register", "conn=unix:{dir}/s", "main"];
+
+/// Steps that limit a filter to so many threads. They make it a user that nobody else is: RLIMIT_NPROC counts what a user runs,
+/// here another test's filter as well, and does not hold for root.
+fn limit_threads(threads: usize) -> [String; 2] {
+    static USERS: AtomicU64 = AtomicU64::new(0);
+    static FIRST: OnceLock<u64> = OnceLock::new();
+    // Another run of the tests beside this one, perhaps in a container of its own, most likely begins elsewhere.
+    let first = FIRST.get_or_init(|| RandomState::new().hash_one(std::process::id()));
+    let user = 20_000 + first.wrapping_add(USERS.fetch_add(1, Ordering::Relaxed)) % 40_000;
+    [format!("processes={threads}"), format!("become={user}")]
+}
 
 /// Runs a test's body on the reference and on ours.
 fn on_both(body: impl Fn(Library)) {
@@ -70,6 +83,12 @@ impl Filter {
         let filter = Self::start(library, &SERVE);
         filter.wait_for_socket();
         filter
+    }
+
+    /// Starts it with steps that limit what the system gives; it opens its socket before them.
+    fn start_limited(library: Library, limits: &[String]) -> Self {
+        let limits: Vec<_> = limits.iter().map(String::as_str).collect();
+        Self::start(library, &[&["register", SERVE[1], "open=1"], &limits[..], &["main"]].concat())
     }
 
     /// Starts it by a command of the caller's, to which the steps are added.

@@ -2,7 +2,7 @@
 //! libraries and prints. `cargo test reliability -- --nocapture` shows them.
 
 use super::sockets::start_with_descriptor;
-use super::{Filter, Mta, SERVE, command, optneg};
+use super::{Filter, Mta, SERVE, command, limit_threads, optneg};
 use crate::protocol::tests;
 use crate::support::{Library, repository, temp_dir, wait_until};
 use milter::protocol::Kind;
@@ -99,10 +99,9 @@ fn patient_session(filter: &Filter, name: &str) -> Option<()> {
 
 #[test]
 fn sixty_sessions_at_sixteen_threads_or_in_256_megabytes() {
-    for limits in [&["processes=16", "become=54323"][..], &["megabytes=256"]] {
+    for limits in [&limit_threads(16)[..], &["megabytes=256".to_owned()]] {
         for library in Library::BOTH {
-            let steps = [&["register", SERVE[1], "open=1"], limits, &["main"]].concat();
-            let filter = Filter::start(library, &steps);
+            let filter = Filter::start_limited(library, limits);
             filter.wait_for_socket();
             let (served, start) = (AtomicUsize::new(0), Instant::now());
             std::thread::scope(|scope| {
@@ -123,11 +122,11 @@ fn sixty_sessions_at_sixteen_threads_or_in_256_megabytes() {
 /// A filter, and so many sessions with half a frame each, that begin in this way.
 fn with_half_frames(
     library: Library,
-    limits: &[&str],
+    limits: &[String],
     count: usize,
     begin: fn(&Filter) -> Mta,
 ) -> (Filter, Vec<Mta>) {
-    let filter = Filter::start(library, &[&["register", SERVE[1], "open=1"], limits, &["main"]].concat());
+    let filter = Filter::start_limited(library, limits);
     Mta::order(&filter, "first").quit();
     let mut halves: Vec<Mta> = (0..count).map(|_| begin(&filter)).collect();
     halves.iter_mut().for_each(|mta| mta.send(b"\0\0\0\x20Cabc"));
@@ -165,8 +164,7 @@ fn two_hundred_peers_that_send_half_a_frame_cost_only_themselves() {
 #[test]
 fn half_frames_do_not_use_up_the_threads_there_are() {
     for library in Library::BOTH {
-        let (filter, mut halves) =
-            with_half_frames(library, &["processes=16", "become=54323"], 60, Mta::connect);
+        let (filter, mut halves) = with_half_frames(library, &limit_threads(16), 60, Mta::connect);
         let start = Instant::now();
         // A byte now and then makes them no better.
         for _ in 0..5 {

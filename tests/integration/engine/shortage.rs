@@ -2,7 +2,7 @@
 //! already do not notice. For ours alone: the reference burns a core, or lets connections hang for ever.
 
 use super::stop::wait_until_refused;
-use super::{Filter, Mta, SERVE, command, optneg, somebody_is_in};
+use super::{Filter, Mta, SERVE, command, limit_threads, optneg, somebody_is_in};
 use crate::support::{Library, wait_until};
 use milter::protocol::Kind;
 use std::fs;
@@ -133,11 +133,10 @@ fn a_connection_that_cannot_even_wait_is_refused() {
     Mta::order(&filter, "late").quit();
 }
 
-/// All come at once, and `steps` limit what the system gives.
-fn sixty_sessions(steps: &[&str]) {
+/// All come at once, and `limits` are steps that limit what the system gives.
+fn sixty_sessions(limits: &[String]) {
     const SESSIONS: usize = 60;
-    let filter =
-        Filter::start(Library::Ours, &[&["register", SERVE[1], "open=1"], steps, &["main"]].concat());
+    let filter = Filter::start_limited(Library::Ours, limits);
     filter.wait_for_socket();
     let all_are_open = Barrier::new(SESSIONS);
     std::thread::scope(|scope| {
@@ -162,19 +161,18 @@ fn sixty_sessions(steps: &[&str]) {
         }
     });
     filter.wait_for_count("close", SESSIONS);
-    assert_eq!((filter.count("eom"), filter.log()), (SESSIONS, vec![]), "{steps:?}");
+    assert_eq!((filter.count("eom"), filter.log()), (SESSIONS, vec![]), "{limits:?}");
 }
 
-/// RLIMIT_NPROC holds for a user, but not for root; this one has no other process.
 #[test]
 fn sixty_sessions_are_served_by_sixteen_threads() {
-    sixty_sessions(&["processes=16", "become=54321"]);
+    sixty_sessions(&limit_threads(16));
 }
 
 /// A stack alone takes 8 MiB of it.
 #[test]
 fn sixty_sessions_are_served_in_256_megabytes() {
-    sixty_sessions(&["megabytes=256"]);
+    sixty_sessions(&["megabytes=256".to_owned()]);
 }
 
 impl Mta {
