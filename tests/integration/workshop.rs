@@ -49,7 +49,7 @@ impl Workshop {
     pub fn cargo(&self, command: &str) -> Command {
         let mut cargo = Command::new(env!("CARGO"));
         cargo
-            .args([command, "--quiet", "--locked", "--offline", "--manifest-path"])
+            .args([command, "--quiet", "--locked", "--manifest-path"])
             .arg(self.dir().join("Cargo.toml"))
             .arg("--target-dir")
             .arg(&self.target)
