@@ -19,6 +19,7 @@ use crate::mail_servers::smtp_sink::Sink;
 use crate::mail_servers::transcript::normalise;
 use crate::support::{
     Daemon, Library, ServiceManager, milter_send, repository, run, stdout, temp_dir, wait_until,
+    waiting_threads,
 };
 
 /// How OpenDKIM comes by its libmilter.
@@ -246,21 +247,12 @@ fn opendkim_serves_all_within_limits() {
     command.env("LIBMILTER_MAX_SESSIONS", "2").env("LIBMILTER_MAX_THREADS", "3");
     let opendkim = Daemon::start(&mut command);
     crate::support::wait_until("the socket", || socket.exists());
-    // A thread that ends no longer counts, but is there for a moment more.
-    let threads = || {
-        let tasks = || fs::read_dir(format!("/proc/{}/task", opendkim.pid())).unwrap().count();
-        let samples = (0..20).map(|_| {
-            std::thread::sleep(std::time::Duration::from_millis(1));
-            tasks()
-        });
-        samples.min().unwrap()
-    };
-    let before = threads();
+    let before = waiting_threads(opendkim.pid());
     std::thread::scope(|scope| {
         let clients = [(); 12].map(|()| scope.spawn(|| sign_by_milter_send(&socket)));
         while !clients.iter().all(|client| client.is_finished()) {
             // OpenDKIM may have threads of its own, for DNS.
-            let now = threads();
+            let now = waiting_threads(opendkim.pid());
             assert!(now <= before.max(2) + 3, "{now} threads");
         }
     });

@@ -6,7 +6,9 @@
 //! the target directory.
 
 use crate::chaos::{dialogue, numbers};
-use crate::support::{Daemon, Library, allow_descriptors, compile_c_with, release_dir, temp_dir, wait_until};
+use crate::support::{
+    Daemon, Library, PATIENCE, allow_descriptors, compile_c_with, release_dir, temp_dir, wait_until,
+};
 use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -44,7 +46,16 @@ impl Filter {
         command.arg(dir.path().join("s")).args(["0", "0"]);
         command.stdout(File::create(dir.path().join("output")).unwrap());
         let filter = Self { process: Daemon::start(&mut command), dir };
-        wait_until("the filter listens", || UnixStream::connect(filter.socket()).is_ok());
+        let mut first = None;
+        wait_until("the filter listens", || {
+            first = UnixStream::connect(filter.socket()).ok();
+            first.is_some()
+        });
+        // Hear the filter close this one, or it would be counted with the filter's own descriptors.
+        let mut first = first.unwrap();
+        first.set_read_timeout(Some(PATIENCE)).unwrap();
+        first.shutdown(Shutdown::Write).unwrap();
+        assert_eq!(first.read(&mut [0]).unwrap(), 0);
         // By then all descriptors are open that are not for sessions.
         wait_until("the filter serves", || filter.status("Threads").is_some_and(|threads| threads > 2));
         filter

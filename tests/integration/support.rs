@@ -3,6 +3,7 @@
 
 use std::ffi::OsStr;
 use std::fs;
+use std::io;
 use std::net::TcpListener;
 use std::ops::Range;
 use std::os::unix::fs::symlink;
@@ -348,4 +349,16 @@ pub fn allow_descriptors(count: usize) {
     limit.rlim_cur = limit.rlim_cur.max(count as libc::rlim_t);
     // SAFETY: the call reads a live variable.
     assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) }, 0, "the limit is too low");
+}
+
+/// How many threads of a process wait in a system call. One that ends is there for a moment more, on a busy machine for
+/// long, but runs or waits only to leave.
+pub fn waiting_threads(pid: u32) -> usize {
+    let leaving = [libc::SYS_exit, libc::SYS_munmap, libc::SYS_madvise];
+    let waits = |task: io::Result<fs::DirEntry>| {
+        let line = fs::read_to_string(task.ok()?.path().join("syscall")).ok()?;
+        let call = line.split(' ').next()?.parse().ok()?;
+        (!leaving.contains(&call)).then_some(())
+    };
+    fs::read_dir(format!("/proc/{pid}/task")).unwrap().filter_map(waits).count()
 }
