@@ -21,6 +21,11 @@ pub enum Event {
     NoThread,
 }
 
+/// Whether the listening socket, or the poller, will never work again.
+pub fn is_broken(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EBADF | libc::EINVAL | libc::ENOTSOCK | libc::EOPNOTSUPP))
+}
+
 /// Why a server could not start, or had to end.
 #[derive(Debug)]
 pub enum Failure {

@@ -1,6 +1,7 @@
 //! The process: where it listens, its threads, how it stops. [`serve`] is what smfi_main does.
 #![forbid(unsafe_code)]
 
+mod acceptor;
 pub mod activation;
 pub mod endpoint;
 mod engine;
@@ -16,11 +17,13 @@ pub mod ops;
 mod parking;
 mod poller;
 mod pool;
+mod sessions;
 pub mod settings;
 pub mod signals;
 mod supervisor;
 mod sync;
 mod watch;
+mod worker;
 
 use crate::observe::Observer;
 use crate::session::Filter;
