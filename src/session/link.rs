@@ -110,8 +110,10 @@ impl Link {
     }
 
     /// Waits for more of the frame under way as long as a thread waits for that, or until its deadline, or until the process
-    /// stops.
+    /// stops. First the MTA may write more of it, if it runs on the same processor: whoever is faster than the MTA would be woken
+    /// for each piece. (S3-4096: 1.4 of Debian's throughput instead of 1.0, half of its CPU instead of nine tenths.)
     fn receive_rest(&self, inbox: &mut Inbox, may_block: bool, in_message: bool) -> Arrival {
+        std::thread::yield_now();
         let since = inbox.waiting_since();
         let deadline = self.frame_deadline(since);
         let until = deadline.min(since + FRAME_PATIENCE);
