@@ -114,6 +114,8 @@ fn load(address: &Address, scenario: &Scenario, messages: u32) -> io::Result<()>
 /// The server's user-space instructions for a message, by callgrind; the profile stays in `keep`.
 pub fn instructions(workshop: &Workshop, scenario: &Scenario, subject: Subject, keep: &Path) -> f64 {
     const MESSAGES: u32 = 200;
+    /// Before them: more than the sessions of which this library keeps something, so that no more memory is asked for.
+    const WARM_UP: u32 = 400;
     let out = keep.join(format!("callgrind.{subject:?}"));
     let wrapper = ["valgrind".to_owned(), "-q".to_owned(), "--tool=callgrind".to_owned()];
     let server = workshop.start(
@@ -125,7 +127,7 @@ pub fn instructions(workshop: &Workshop, scenario: &Scenario, subject: Subject, 
         let told = Command::new("vgdb").arg(format!("--pid={}", server.pid())).arg(what).output();
         assert!(told.is_ok_and(|told| told.status.success()), "vgdb {what}");
     };
-    load(server.address(), scenario, MESSAGES / 4).expect(scenario.id);
+    load(server.address(), scenario, WARM_UP).expect(scenario.id);
     server.settle();
     tell("zero");
     load(server.address(), scenario, MESSAGES).expect(scenario.id);

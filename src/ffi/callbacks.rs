@@ -6,7 +6,6 @@ use crate::protocol::{Actions, Arguments, Choice, Kind, KindSet, Offer, Peer, Re
 use crate::session::{Context, Filter, NoMemory, Verdict};
 use crate::sys::memory;
 use crate::sys::socket::{inet_name, inet6_name, unix_name};
-use smallvec::SmallVec;
 use std::ffi::{CStr, CString, c_char, c_int, c_uchar, c_ulong};
 use std::net::{SocketAddrV4, SocketAddrV6};
 use std::ptr::{from_mut, null_mut, without_provenance_mut};
@@ -164,22 +163,44 @@ fn call(callback: Simple, ctx: &Context) -> Verdict {
 }
 
 fn call_envelope(callback: Envelope, ctx: &Context, arguments: Arguments<'_>) -> Result<Verdict, NoMemory> {
-    /// Enough for every real command, so that no memory is allocated.
+    /// Enough for every real command and for NULL, so that no memory is allocated.
     const USUAL: usize = 16;
     let Some(callback) = callback else { return Ok(Verdict::CONTINUE) };
-    let mut argv = SmallVec::<[*mut c_char; USUAL]>::new();
-    let mut pointers = arguments.texts().map(|mut text| text.as_mut_ptr().cast());
-    argv.extend(pointers.by_ref().take(USUAL - 1));
-    for pointer in pointers {
-        // For this one and for NULL.
-        memory::fallibly(|| argv.try_reserve(2)).map_err(|_| NoMemory)?;
-        argv.push(pointer);
+    let mut texts = arguments.texts();
+    let mut usual = [null_mut::<c_char>(); USUAL];
+    for argument in &mut usual[..USUAL - 1] {
+        let Some(mut text) = texts.next() else { break };
+        *argument = text.as_mut_ptr().cast();
     }
-    argv.push(null_mut());
-    let argv = argv.as_mut_ptr().cast();
+    let mut many = None;
+    if let Some(text) = texts.next() {
+        many = Some(many_arguments(&usual[..USUAL - 1], text, texts)?);
+    }
+    let argv = many.as_deref_mut().unwrap_or(&mut usual).as_mut_ptr().cast();
     // SAFETY: the array ends with NULL; each string before it is writable and ends with NUL, and nothing else uses
     // them during the call.
     Ok(Verdict(unsafe { outermost(handle(ctx), argv, null_mut(), callback as Code) }))
+}
+
+/// The array of more arguments than usual: the first ones, the next, and the rest.
+#[cold]
+fn many_arguments<'a>(
+    first: &[*mut c_char],
+    next: Text<'a>,
+    rest: impl Iterator<Item = Text<'a>>,
+) -> Result<Vec<*mut c_char>, NoMemory> {
+    let mut argv = Vec::new();
+    let reserve =
+        |argv: &mut Vec<_>, count| memory::fallibly(|| argv.try_reserve(count)).map_err(|_| NoMemory);
+    reserve(&mut argv, first.len())?;
+    argv.extend_from_slice(first);
+    for mut text in std::iter::once(next).chain(rest) {
+        // For this one and for NULL.
+        reserve(&mut argv, 2)?;
+        argv.push(text.as_mut_ptr().cast());
+    }
+    argv.push(null_mut());
+    Ok(argv)
 }
 
 /// The arguments of a negotiate callback, which are more than [`outermost`] hands over.

@@ -82,18 +82,14 @@ fn c_number(text: &[u8]) -> Option<(u32, &[u8])> {
 /// At least one digit and all that follow, as a number, and what stands behind them.
 #[inline]
 fn number<const RADIX: u32>(text: &[u8]) -> Option<(u32, &[u8])> {
-    let mut number: u64 = 0;
-    let mut rest = text;
-    while let [first, behind @ ..] = rest
-        && let Some(digit) = char::from(*first).to_digit(RADIX)
+    let (mut number, mut length) = (0_u32, 0);
+    while let Some(&byte) = text.get(length)
+        && let Some(digit) = char::from(byte).to_digit(RADIX)
     {
-        number = number * u64::from(RADIX) + u64::from(digit);
-        if number > u32::MAX.into() {
-            return None;
-        }
-        rest = behind;
+        number = number.checked_mul(RADIX)?.checked_add(digit)?;
+        length += 1;
     }
-    (rest.len() < text.len()).then_some((number as u32, rest))
+    (length > 0).then_some((number, &text[length..]))
 }
 
 #[cfg(test)]

@@ -54,13 +54,13 @@ impl std::error::Error for FrameError {}
 /// # Errors
 /// No frame can start with these bytes.
 pub fn measure(bytes: &[u8], max_payload: usize) -> Result<Option<usize>, FrameError> {
-    let Some(field) = bytes.first_chunk::<LENGTH_FIELD>() else {
-        return Ok(None);
+    let Some(&[first, second, third, last, _]) = bytes.first_chunk() else {
+        // Nothing that follows makes a frame of this.
+        return if bytes == [0; LENGTH_FIELD] { Err(FrameError::Empty) } else { Ok(None) };
     };
-    let length = u32::from_be_bytes(*field) as usize;
+    let length = u32::from_be_bytes([first, second, third, last]) as usize;
     match length.checked_sub(1) {
         None => Err(FrameError::Empty),
-        Some(_) if bytes.len() < OVERHEAD => Ok(None),
         Some(payload) if payload > max_payload => Err(FrameError::TooLong { payload, max: max_payload }),
         Some(_) => Ok(Some(LENGTH_FIELD + length)),
     }

@@ -41,24 +41,7 @@ impl TryFrom<u8> for Kind {
     type Error = u8;
 
     fn try_from(byte: u8) -> Result<Self, u8> {
-        Ok(match byte {
-            b'O' => Self::Negotiate,
-            b'D' => Self::Macro,
-            b'C' => Self::Connect,
-            b'H' => Self::Helo,
-            b'M' => Self::Mail,
-            b'R' => Self::Rcpt,
-            b'T' => Self::Data,
-            b'L' => Self::Header,
-            b'N' => Self::EndOfHeader,
-            b'B' => Self::Body,
-            b'E' => Self::EndOfMessage,
-            b'A' => Self::Abort,
-            b'U' => Self::Unknown,
-            b'Q' => Self::Quit,
-            b'K' => Self::QuitNewConnection,
-            byte => return Err(byte),
-        })
+        Self::from_byte(byte).ok_or(byte)
     }
 }
 
@@ -77,7 +60,7 @@ impl KindSet {
     pub const fn of(kinds: &[Kind]) -> Self {
         let (mut bits, mut at) = (0, 0);
         while at < kinds.len() {
-            bits |= 1 << kinds[at].index();
+            bits |= kinds[at].bit();
             at += 1;
         }
         Self(bits)
@@ -86,13 +69,13 @@ impl KindSet {
     /// Whether the kind is among them.
     #[inline]
     pub const fn contains(self, kind: Kind) -> bool {
-        self.0 >> kind.index() & 1 != 0
+        self.0 & kind.bit() != 0
     }
 }
 
 impl FromIterator<Kind> for KindSet {
     fn from_iter<I: IntoIterator<Item = Kind>>(kinds: I) -> Self {
-        Self(kinds.into_iter().fold(0, |bits, kind| bits | 1 << kind.index()))
+        Self(kinds.into_iter().fold(0, |bits, kind| bits | kind.bit()))
     }
 }
 
@@ -119,10 +102,31 @@ impl Kind {
         Self::QuitNewConnection,
     ];
 
+    /// The kind with this byte.
+    #[inline]
+    pub fn from_byte(byte: u8) -> Option<Self> {
+        const TABLE: [Option<Kind>; 256] = {
+            let mut table = [None; 256];
+            let mut at = 0;
+            while at < Kind::ALL.len() {
+                table[Kind::ALL[at] as usize] = Some(Kind::ALL[at]);
+                at += 1;
+            }
+            table
+        };
+        TABLE[usize::from(byte)]
+    }
+
     /// A small number, for tables: the place of its byte in the alphabet.
     #[inline]
     pub const fn index(self) -> usize {
         (self as u8 - b'A') as usize
+    }
+
+    /// Its bit in a set: a letter's place in the alphabet is in its last five bits, and a shift takes no others.
+    #[inline]
+    const fn bit(self) -> u32 {
+        1_u32.wrapping_shl(self as u32)
     }
 
     /// The command's name in SMTP or in the milter protocol, for logs.
@@ -146,8 +150,8 @@ impl Kind {
         }
     }
 
-    /// Whether an empty payload is a protocol error.
-    #[inline]
+    /// Whether an empty payload is a protocol error. A call of its own: few commands have one.
+    #[inline(never)]
     pub fn needs_payload(self) -> bool {
         const NEEDS_NONE: KindSet = KindSet::of(&[
             Kind::Data,

@@ -156,9 +156,7 @@ impl MacroStore {
         }
         store.clear();
         store.extend_from_slice(definitions);
-        if let Some(handed_out) = &mut self.handed_out {
-            handed_out.retain(|out| out.stage != stage.index());
-        }
+        self.retain_handed_out(|out| out.stage != stage.index());
         true
     }
 
@@ -179,9 +177,7 @@ impl MacroStore {
 
     /// Forgets the definitions of all stages behind `stage`.
     pub fn forget_above(&mut self, stage: MacroStage) {
-        if let Some(handed_out) = &mut self.handed_out {
-            handed_out.retain(|out| out.stage <= stage.index());
-        }
+        self.retain_handed_out(|out| out.stage <= stage.index());
         for store in self.stages.iter_mut().skip(stage.index() + 1) {
             store.clear();
         }
@@ -266,6 +262,19 @@ impl MacroStore {
     fn handed_out_at(&self, stage: usize, start: usize) -> Option<&HandedOut> {
         let handed_out = self.handed_out.as_ref()?;
         handed_out.get(handed_out.binary_search_by_key(&(stage, start), HandedOut::place).ok()?)
+    }
+
+    /// Forgets those of which this is not so.
+    #[inline]
+    fn retain_handed_out(&mut self, stays: impl Fn(&HandedOut) -> bool) {
+        /// Apart, so that who asks for no macros pays for nothing but the question.
+        #[inline(never)]
+        fn retain(list: &mut HandedOutList, stays: impl Fn(&HandedOut) -> bool) {
+            list.retain(|out| stays(out));
+        }
+        if let Some(handed_out) = &mut self.handed_out {
+            retain(handed_out, stays);
+        }
     }
 
     fn forget_handed_out(&mut self) {

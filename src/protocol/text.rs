@@ -60,20 +60,29 @@ impl<'a> Arguments<'a> {
 /// Where the first NUL is. Strings in frames are short, so this beats a search that has to get going first.
 #[inline]
 pub(super) fn find_nul(bytes: &[u8]) -> Option<usize> {
-    const LOW: u64 = 0x0101_0101_0101_0101;
-    const HIGH: u64 = LOW << 7;
     let mut rest = bytes;
     while let Some((word, behind)) = rest.split_first_chunk() {
-        let word = u64::from_le_bytes(*word);
-        // The lowest high bit that is set marks the first byte from which 1 cannot be taken.
-        let zeros = word.wrapping_sub(LOW) & !word & HIGH;
-        if zeros != 0 {
-            return Some(bytes.len() - rest.len() + zeros.trailing_zeros() as usize / 8);
+        if let Some(at) = nul_in(*word) {
+            return Some(bytes.len() - rest.len() + at);
         }
         rest = behind;
     }
-    let at = rest.iter().position(|&b| b == 0)?;
-    Some(bytes.len() - rest.len() + at)
+    match bytes.last_chunk() {
+        // What it has of the words before has no NUL.
+        Some(word) => Some(bytes.len() - word.len() + nul_in(*word)?),
+        None => bytes.iter().position(|&b| b == 0),
+    }
+}
+
+/// Where the first NUL is in eight bytes.
+#[inline]
+fn nul_in(word: [u8; 8]) -> Option<usize> {
+    const LOW: u64 = 0x0101_0101_0101_0101;
+    const HIGH: u64 = LOW << 7;
+    let word = u64::from_le_bytes(word);
+    // The lowest high bit that is set marks the first byte from which 1 cannot be taken.
+    let nuls = word.wrapping_sub(LOW) & !word & HIGH;
+    (nuls != 0).then(|| nuls.trailing_zeros() as usize / 8)
 }
 
 #[cfg(test)]

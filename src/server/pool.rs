@@ -293,7 +293,11 @@ impl<J: Job> Pool<J> {
                 state = self.state.lock();
                 state.waiting -= 1;
                 state.waits += 1;
-                state.ready.append(&mut found);
+                if state.ready.is_empty() {
+                    std::mem::swap(&mut state.ready, &mut found);
+                } else {
+                    state.ready.append(&mut found);
+                }
                 time = match waited {
                     Waited::Found => THREAD_IDLE_TIMEOUT,
                     Waited::Nothing if state.waiting == 0 => LONG_WAIT,

@@ -126,21 +126,23 @@ impl Inbox {
             return Ok(None);
         }
         self.uncover();
-        let buffer = &mut *self.buffer;
-        let Some(length) = frame::measure(&buffer[self.start..self.end], max_payload)? else {
+        // With the byte behind them.
+        let bytes = &mut self.buffer[self.start..=self.end];
+        let [received @ .., _] = &*bytes else { return Ok(None) };
+        let available = received.len();
+        let Some(length) = frame::measure(received, max_payload)? else {
             return Ok(None);
         };
-        let (from, to) = (self.start, self.start + length);
-        if to > self.end {
+        if length > available {
             return Ok(None);
         }
-        if to < self.end {
-            self.covered = Some(buffer[to]);
+        if length < available {
+            self.covered = Some(bytes[length]);
         }
-        buffer[to] = 0;
-        self.start = to;
+        bytes[length] = 0;
+        self.start += length;
         self.waiting_since = None;
-        Ok(Some(frame::read(&mut buffer[from..to])))
+        Ok(Some(frame::read(&mut bytes[..length])))
     }
 
     /// Room to receive into, enough for what the frame under way still needs; `None` if there is no memory for that.
@@ -173,17 +175,21 @@ impl Inbox {
     /// What is behind the received bytes, but for the last byte.
     #[inline(always)]
     fn free(&mut self) -> &mut [u8] {
-        match &mut *self.buffer {
-            [free @ .., _] => free.get_mut(self.end..).unwrap_or_default(),
-            [] => &mut [],
-        }
+        let last = self.buffer.len().saturating_sub(1);
+        self.buffer.get_mut(self.end..last).unwrap_or_default()
     }
 
-    /// Takes in what was received into [`Self::room`]; whether that is less than there was room for.
+    /// Takes in what was received into [`Self::room`].
     #[inline(always)]
-    pub(super) fn received(&mut self, count: usize) -> bool {
+    pub(super) fn received(&mut self, count: usize) {
         self.end += count;
-        !self.free().is_empty()
+    }
+
+    /// Whether all received bytes have been handed out, and there was room for more when they were received. A call of its
+    /// own: most sessions wait for the next command, and need not know.
+    #[inline(never)]
+    pub(super) fn has_handed_out_all(&mut self) -> bool {
+        self.is_empty() && !self.free().is_empty()
     }
 
     #[inline(always)]

@@ -43,10 +43,7 @@ pub struct Link {
 #[derive(Debug)]
 pub enum Arrival {
     /// More bytes are in the inbox.
-    Bytes {
-        /// All that had arrived.
-        all: bool,
-    },
+    Bytes,
     /// Nothing, for as long as a thread waits.
     Silence,
     /// The session is to end because the process stops.
@@ -95,7 +92,10 @@ impl Link {
             if may_block { self.socket.receive(room, PARK_AFTER) } else { self.socket.try_receive(room) };
         match received {
             Ok(0) => Arrival::Closed,
-            Ok(count) => Arrival::Bytes { all: inbox.received(count) },
+            Ok(count) => {
+                inbox.received(count);
+                Arrival::Bytes
+            }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Arrival::Silence,
             Err(error) => Arrival::Broken(error),
         }
@@ -125,7 +125,10 @@ impl Link {
                 if blocks { self.socket.receive(room, PARK_AFTER) } else { self.socket.try_receive(room) };
             match received {
                 Ok(0) => return Arrival::Closed,
-                Ok(count) => return Arrival::Bytes { all: inbox.received(count) },
+                Ok(count) => {
+                    inbox.received(count);
+                    return Arrival::Bytes;
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock && blocks => return Arrival::Silence,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => return Arrival::Broken(error),

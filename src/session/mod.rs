@@ -32,6 +32,7 @@ pub use link::{Link, Timeouts};
 pub use scheduling::{Cause, PARK_AFTER, Patience, Pause};
 pub use shutdown::Shutdown;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 /// What [`Session::prepare`] has something to do for; most commands are others.
@@ -132,7 +133,7 @@ impl Session {
         let mut serve = |reads_on| {
             panics::catch(|| {
                 self.take_up(&mut buffers.inbox)?;
-                let pause = self.serve(filter, &mut buffers.inbox, patience, reads_on)?;
+                let pause = self.serve(filter, &mut buffers.inbox, patience.hurry(), reads_on)?;
                 self.beginning = buffers.inbox.take_beginning().map_err(|_| End::NoMemory)?.map(Box::new);
                 Ok(pause)
             })
@@ -186,13 +187,13 @@ impl Session {
         .map_err(|_| End::NoMemory)
     }
 
-    /// The path of one packet, over and over. When nothing is left to wait for, a short read says that all was read, unless
-    /// this session `reads_on`.
+    /// The path of one packet, over and over. It waits for the MTA unless there is `hurry`; then a short read says that all
+    /// was read, unless this session `reads_on`.
     fn serve<F: Filter>(
         &mut self,
         filter: &F,
         inbox: &mut Inbox,
-        patience: Patience<'_>,
+        hurry: &AtomicBool,
         reads_on: bool,
     ) -> Result<Pause, End> {
         loop {
@@ -200,11 +201,13 @@ impl Session {
                 return Err(End::Shutdown);
             }
             let in_message = self.stage.in_message();
-            let may_block = patience.is_left();
-            let is_all = match self.link.receive(inbox, may_block, in_message) {
-                Arrival::Bytes { all } => {
+            let may_block = !hurry.load(Ordering::Relaxed);
+            match self.link.receive(inbox, may_block, in_message) {
+                Arrival::Bytes => {
                     self.process_frames(filter, inbox)?;
-                    all
+                    if !may_block && !reads_on && inbox.has_handed_out_all() {
+                        return Ok(Pause::Yielded);
+                    }
                 }
                 Arrival::Silence if may_block => return Ok(Pause::Silent),
                 Arrival::Silence => return Ok(Pause::Yielded),
@@ -214,9 +217,6 @@ impl Session {
                 Arrival::NoMemory => return Err(End::NoMemory),
                 Arrival::Broken(_) if self.is_unused(inbox) => return Err(End::Unused),
                 Arrival::Broken(error) => return Err(broken(error)),
-            };
-            if is_all && !reads_on && inbox.is_empty() && !patience.is_left() {
-                return Ok(Pause::Yielded);
             }
         }
     }
@@ -234,7 +234,7 @@ impl Session {
             if let Some(observed) = self.ctx.observed() {
                 observed.received(frame.kind, frame.payload);
             }
-            let Ok(kind) = Kind::try_from(frame.kind) else {
+            let Some(kind) = Kind::from_byte(frame.kind) else {
                 return Err(malformed(Malformed::UnknownCommand(frame.kind)));
             };
             let reply = self.dispatch(filter, kind, frame.payload)?;

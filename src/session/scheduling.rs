@@ -1,6 +1,6 @@
 //! Why a thread serves a session, how long it may wait for the MTA, and why it stops.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 /// How long a thread waits for an MTA's next command before it parks the session. SO_RCVTIMEO costs a timer for each
@@ -49,13 +49,15 @@ pub enum Patience<'a> {
     BriefUnless(&'a AtomicBool),
 }
 
-impl Patience<'_> {
-    /// Whether waiting is allowed now.
-    pub(super) fn is_left(self) -> bool {
+impl<'a> Patience<'a> {
+    /// The flag: waiting is not allowed while it is set.
+    pub(super) fn hurry(self) -> &'a AtomicBool {
+        static ALWAYS: AtomicBool = AtomicBool::new(true);
+        static NEVER: AtomicBool = AtomicBool::new(false);
         match self {
-            Self::None => false,
-            Self::Brief => true,
-            Self::BriefUnless(hurry) => !hurry.load(Ordering::Relaxed),
+            Self::None => &ALWAYS,
+            Self::Brief => &NEVER,
+            Self::BriefUnless(hurry) => hurry,
         }
     }
 }

@@ -270,7 +270,21 @@ impl<'a> Generator<'a> {
                 &[&b"<a@b.example>\0"[..], b"<>\0", b"<a@b.example>\0SIZE=100\0BODY=8BITMIME\0"],
             ),
             (b'R', false) => pick(self.rng, &[&b"<c@d.example>\0"[..], b"<c@d.example>\0NOTIFY=NEVER\0"]),
-            (b'M' | b'R', true) => pick(self.rng, &[&b"x"[..], b"x\0y", b"\0", b"\0\0", b"a\0\0b\0", b""]),
+            (b'M' | b'R', true) => pick(
+                self.rng,
+                &[
+                    &b"x"[..],
+                    b"x\0y",
+                    b"\0",
+                    b"\0\0",
+                    b"a\0\0b\0",
+                    b"",
+                    // As many as the library has room for without memory of its own, one more, and many.
+                    b"1\x002\x003\x004\x005\x006\x007\x008\x009\x0010\x0011\x0012\x0013\x0014\x0015\0",
+                    b"1\x002\x003\x004\x005\x006\x007\x008\x009\x0010\x0011\x0012\x0013\x0014\x0015\x0016\0",
+                    &[0; 100],
+                ],
+            ),
             (b'L', false) => pick(
                 self.rng,
                 &[
