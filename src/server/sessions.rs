@@ -69,6 +69,8 @@ pub struct Connection {
     counted: Counted,
     /// A callback of it has held up a batch.
     is_slow: bool,
+    /// How often in a row it has not waited for its MTA, to make room for others.
+    yields: u8,
 }
 
 impl Connection {
@@ -222,6 +224,7 @@ impl<F: Filter> Sessions<F> {
             place: Place::default(),
             counted: Counted::default(),
             is_slow: false,
+            yields: 0,
         });
         let (connection, cause) = match turn.effort {
             _ if turn.is_alone => match self.let_wait(connection) {
@@ -269,8 +272,9 @@ impl<F: Filter> Sessions<F> {
                     // What there is to save, a session that will be back in an instant need not save.
                     connection.session.shrink();
                     connection.is_slow = false;
+                    connection.yields = 0;
                 }
-                Pause::Yielded => {}
+                Pause::Yielded => connection.yields = connection.yields.saturating_add(1),
                 Pause::Ended => break,
             }
             let trigger = match manner {
@@ -309,7 +313,7 @@ impl<F: Filter> Sessions<F> {
         match manner {
             Manner::Batch(_) => session.run(filter, buffers, cause, Patience::None),
             Manner::Blocking => {
-                let hurry = self.load.begin();
+                let hurry = self.load.begin(connection.yields);
                 let patience =
                     if connection.is_slow { Patience::Brief } else { Patience::BriefUnless(hurry) };
                 let pause = session.run(filter, buffers, cause, patience);
