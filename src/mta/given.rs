@@ -2,8 +2,7 @@
 //! odd ones; what a real server does with its own domain and its rewriting rules is left out.
 
 use super::envelope::words;
-use super::habits::Flavor;
-use super::play::HOST_NAME;
+use super::habits::{Flavor, HOST_NAME};
 use super::warning::{Warning, quoted};
 
 /// The addresses in a text, external form without angle brackets: to Postfix the first one at most, to Sendmail all of a

@@ -10,6 +10,9 @@ use super::link::Limits;
 use super::macros::MacroLists;
 use crate::protocol::{Actions, Kind, MacroStage, Offer, Steps};
 
+/// The name that the MTA gives itself.
+pub const HOST_NAME: &str = "mx.example.org";
+
 /// Whose habits are followed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Flavor {

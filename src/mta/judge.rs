@@ -3,8 +3,7 @@
 
 use super::disposition::{DefaultAction, Disposition};
 use super::exchange::Verdict;
-use super::habits::{Flavor, Skip};
-use super::play::HOST_NAME;
+use super::habits::{Flavor, HOST_NAME, Skip};
 use super::smtp_text;
 use super::warning::Warning;
 use crate::protocol::Kind;

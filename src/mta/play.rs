@@ -9,7 +9,7 @@ use super::disposition::Disposition;
 use super::envelope::{Envelope, Mailbox};
 use super::error::Error;
 use super::exchange::{Exchange, Verdict};
-use super::habits::{Flavor, Skip};
+use super::habits::{Flavor, HOST_NAME, Skip};
 use super::judge::is_smtp_event;
 use super::macros::MacroValues;
 use super::message::{Header, Message};
@@ -19,9 +19,6 @@ use super::smtp_text;
 use super::warning::Warning;
 use crate::protocol::frame::DEFAULT_MAX_PAYLOAD;
 use crate::protocol::{Kind, Peer};
-
-/// The name that the MTA gives itself.
-pub const HOST_NAME: &str = "mx.example.org";
 
 /// The address on which it takes mail.
 const HOST_ADDRESS: &str = "192.0.2.25";
