@@ -192,7 +192,10 @@ fn compile_c_by(compiler: &str, library: Library, source: &str, output: &Path, o
         .arg(repository().join(source))
         .arg("-o")
         .arg(output)
-        .arg(library.file())
+        // By a path it would be recorded, and found, by that path if it had no SONAME: each program would run on this very file.
+        .arg("-L")
+        .arg(library.dir())
+        .arg(format!("-l:{SONAME}"))
         .args(options));
 }
 
