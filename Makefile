@@ -186,8 +186,8 @@ fuzz:  ## random input for the library and milter-send, FUZZ_SECONDS for each ta
 	CARGO="$(CARGO)" fuzz/run $(FUZZ_SECONDS)
 
 sanitize: deps  ## a filter under load, C tests, random sessions, with ThreadSanitizer and AddressSanitizer: see tests/sanitize/run
-	CARGO="$(CARGO)" CC="$(CC)" tests/sanitize/run thread $(SANITIZE_SECONDS) $(SANITIZE_SESSIONS)
-	CARGO="$(CARGO)" CC="$(CC)" tests/sanitize/run address $(SANITIZE_SECONDS) $(SANITIZE_SESSIONS)
+	for sanitizer in thread address; do CARGO="$(CARGO)" CC="$(CC)" CARGO_TARGET_DIR="$(abspath $(TARGET))" \
+		tests/sanitize/run $$sanitizer $(SANITIZE_SECONDS) $(SANITIZE_SESSIONS) || exit 1; done
 
 deny:  ## licences, duplicates and sources of the dependencies, with cargo-deny (cargo install --locked cargo-deny)
 	$(CARGO) deny check licenses bans sources
