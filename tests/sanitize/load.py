@@ -3,7 +3,8 @@
 
 All sessions say one command, then all hear their answers, so that the filter has to serve many at once. Now and then
 they all fall silent until they are parked, some leave without a word, and some send what is no command. Ends when the
-filter refuses connections, or after the time. With a HELO name it says only that, in one session."""
+filter refuses connections, or after the time, and fails if it has heard no answer. With a HELO name it says only that,
+in one session."""
 
 import random
 import socket
@@ -114,3 +115,4 @@ while time.monotonic() < end and not (refused and not open_sessions):
             pass
         connection.close()
 print(f"{played} sessions, {spoken} answers")
+sys.exit(spoken == 0)
