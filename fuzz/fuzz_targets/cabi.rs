@@ -3,6 +3,7 @@
 #![no_main]
 
 mod c_filter;
+mod conversation;
 
 use libfuzzer_sys::fuzz_target;
 

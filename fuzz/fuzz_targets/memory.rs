@@ -4,6 +4,7 @@
 #![no_main]
 
 mod c_filter;
+mod conversation;
 
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;

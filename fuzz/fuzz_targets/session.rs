@@ -5,30 +5,25 @@
 //! has not ended, nothing twice.
 #![no_main]
 
+mod conversation;
+
 use arbitrary::Arbitrary;
+use conversation::{MOST_AT_ONCE, Said, Word};
 use libfuzzer_sys::fuzz_target;
-use milter::fuzzing::{
-    Buffers, Cause, Context, Filter, Link, NoMemory, Patience, Pause, Session, Shutdown, Socket, Timeouts,
-    Verdict,
-};
-use milter::protocol::command::encode;
+use milter::fuzzing::{Buffers, Cause, Context, Filter, NoMemory, Shutdown, Timeouts, Verdict};
 use milter::protocol::{
     Actions, Answer, Arguments, Choice, Kind, MacroStage, Modification, Offer, Peer, Refusal, SmtpReply,
     Steps, Text, Wants, frame,
 };
+use std::borrow::Cow;
 use std::ffi::CStr;
-use std::io::{Read, Write};
-use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixStream;
+use std::io::Read;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 const MOST_SESSIONS: usize = 3;
 
-/// So many commands at once that the answers to them fit into the socket's buffer: nobody reads while a session runs.
-const MOST_AT_ONCE: usize = 16;
-
-/// The most bytes of a text, for the same reason.
+/// The most bytes of a text: the answers to [`MOST_AT_ONCE`] commands must fit into the socket's buffer.
 const MOST_BYTES: usize = 300;
 
 #[derive(Debug, Arbitrary)]
@@ -50,18 +45,9 @@ struct Script {
     choice: Option<Option<(u32, u32)>>,
     /// What the filter does at one callback after the other, over and over.
     deeds: Vec<(u8, Vec<Deed>)>,
-    commands: Vec<Said>,
+    commands: Vec<Said<Vec<u8>>>,
     /// The last bytes, which need not be frames.
     tail: Vec<u8>,
-}
-
-#[derive(Debug, Arbitrary)]
-struct Said {
-    kind: u8,
-    texts: (Vec<u8>, Vec<u8>),
-    number: u32,
-    /// The payload is the first text as it stands, whether or not that fits the command.
-    odd: bool,
 }
 
 #[derive(Debug, Clone, Arbitrary)]
@@ -82,6 +68,14 @@ enum Deed {
 
 fn short(text: &[u8]) -> &[u8] {
     &text[..text.len().min(MOST_BYTES)]
+}
+
+impl Word for Vec<u8> {
+    const MANY: bool = false;
+
+    fn bytes(&self) -> Cow<'_, [u8]> {
+        short(self).into()
+    }
 }
 
 /// Writes down what it sees, and does what its script says.
@@ -275,130 +269,58 @@ impl Stage {
     }
 }
 
-/// The frames of a script, each by itself.
-fn frames(script: &Script) -> Vec<Vec<u8>> {
-    const KINDS: &[u8] = b"OCHMMRRTLLNBEEAUQKDDDMR";
-    let mut frames = Vec::new();
-    let mut add = |write: &dyn Fn(&mut Vec<u8>)| {
-        let mut frame = Vec::new();
-        write(&mut frame);
-        frames.push(frame);
-    };
-    if script.start > 0 {
-        let offer = [0, 0, 0, 6, 0, 0, 1, 0xff, 0, 0x1f, 0xff, 0xff];
-        add(&|out| encode::raw(out, Kind::Negotiate, &offer));
-        add(&|out| encode::connect(out, b"host", Peer::Unknown));
-        add(&|out| encode::helo(out, b"helo"));
-        add(&|out| encode::envelope(out, Kind::Mail, &[b"<a@b>", b"SIZE=1"]));
-        add(&|out| encode::envelope(out, Kind::Rcpt, &[b"<c@d>"]));
-    }
-    for Said { kind, texts, number, odd } in &script.commands {
-        let kind = Kind::try_from(KINDS[usize::from(*kind) % KINDS.len()]).unwrap();
-        let (a, b) = (short(&texts.0), short(&texts.1));
-        add(&|out| match kind {
-            _ if *odd => encode::raw(out, kind, a),
-            Kind::Negotiate => {
-                let offer = Offer {
-                    version: number % 8,
-                    actions: Actions::from_bits_retain(number >> 3),
-                    steps: Steps::from_bits_retain(number.rotate_left(9)),
-                };
-                encode::negotiate(out, offer);
-            }
-            Kind::Connect => {
-                let port = *number as u16;
-                let peer = match number % 4 {
-                    0 => Peer::Inet { address: number.to_be().into(), port },
-                    1 => Peer::Inet6 { address: u128::from(*number).into(), port },
-                    2 => Peer::Unix(b),
-                    _ => Peer::Unknown,
-                };
-                encode::connect(out, a, peer);
-            }
-            Kind::Helo => encode::helo(out, a),
-            Kind::Mail | Kind::Rcpt => encode::envelope(out, kind, &[a, b]),
-            Kind::Header => encode::header(out, a, b),
-            Kind::Macro => {
-                encode::macros_before(out, b"CHMRTNELBUZ"[*number as usize % 11], &[(a, b), (b, a)])
-            }
-            Kind::Unknown => encode::unknown(out, a),
-            Kind::Body | Kind::EndOfMessage => encode::raw(out, kind, a),
-            _ => encode::raw(out, kind, b""),
-        });
-    }
-    frames
-}
-
 /// One session and both its ends.
 struct Conversation {
-    session: Session,
+    inner: conversation::Conversation,
     filter: Shared,
-    mta: UnixStream,
     heard: Vec<u8>,
-    frames: std::vec::IntoIter<Vec<u8>>,
-    /// What the MTA has begun to say: the rest of a frame, or whole ones.
-    held_back: Vec<u8>,
     ended: bool,
 }
 
 impl Conversation {
-    /// The filter is leaked: see [`Self::close`].
+    /// The filter is leaked: see [`Self::leave`].
     fn new(script: &'static Script, buffers: &mut Buffers, shutdown: &Arc<Shutdown>) -> Self {
-        let (mta, ours) = UnixStream::pair().unwrap();
-        mta.set_nonblocking(true).unwrap();
-        // The rest of a frame may come as late as it likes; it is this thread that sends it.
-        let link = Link::new(Socket::from(OwnedFd::from(ours)), Timeouts(-1), Arc::clone(shutdown));
-        let max_payload = script.max_payload.map_or(frame::DEFAULT_MAX_PAYLOAD, usize::from);
         let filter =
             Box::leak(Box::new(Scripted { script, calls: AtomicUsize::new(0), seen: Mutex::default() }));
         Self {
-            session: Session::new(link, max_payload, buffers, None),
+            inner: conversation::Conversation::new(
+                conversation::frames(script.start, &script.commands),
+                script.max_payload.map(usize::from),
+                // The rest of a frame may come as late as it likes; it is this thread that sends it.
+                Timeouts(-1),
+                buffers,
+                shutdown,
+            ),
             filter: Shared(filter),
-            mta,
             heard: Vec::new(),
-            frames: frames(script).into_iter(),
-            held_back: Vec::new(),
             ended: false,
         }
     }
 
-    /// The MTA says the next `count` commands but for their last bytes, so many if there are more; `false` if there is
-    /// nothing left to say.
     fn say(&mut self, count: usize, held_back: usize, buffers: &mut Buffers) -> bool {
-        let mut bytes = std::mem::take(&mut self.held_back);
-        self.frames.by_ref().take(count).for_each(|frame| bytes.extend(frame));
-        if self.ended || bytes.is_empty() {
+        if self.ended || !self.inner.say(count, held_back) {
             return false;
         }
-        self.held_back = bytes.split_off(bytes.len() - held_back % bytes.len());
-        self.mta.write_all(&bytes).unwrap();
         self.run(Cause::Ready, buffers);
         true
     }
 
     fn run(&mut self, cause: Cause, buffers: &mut Buffers) {
-        match self.session.run(&self.filter, buffers, cause, Patience::None) {
-            Pause::Ended => self.ended = true,
-            Pause::Yielded => self.session.shrink(),
-            Pause::Silent => panic!("it waits without patience"),
-        }
-        assert!(buffers.inbox.is_empty(), "bytes of one session left for the next");
-        assert!(buffers.outbox.is_empty(), "replies of one session left for the next");
-        let _ = self.mta.read_to_end(&mut self.heard);
+        self.ended = self.inner.run(&self.filter, cause, buffers);
+        let _ = (&*self.inner.mta).read_to_end(&mut self.heard);
     }
 
     /// The MTA says its last bytes and leaves. Returns what the filter saw and what the MTA heard.
     fn leave(mut self, buffers: &mut Buffers) -> (Vec<String>, Vec<u8>) {
         if !self.ended {
-            self.mta.write_all(short(&self.filter.0.script.tail)).unwrap();
-            self.mta.shutdown(std::net::Shutdown::Write).unwrap();
+            self.inner.leave(&self.filter.0.script.tail);
             self.run(Cause::HungUp, buffers);
         }
         assert!(self.ended);
-        assert!(self.session.context().has_ended());
-        assert!(self.session.context().progress().is_err());
+        assert!(self.inner.session.context().has_ended());
+        assert!(self.inner.session.context().progress().is_err());
         let filter = self.filter.0;
-        drop(self.session);
+        drop(self.inner);
         let seen = filter.seen.lock().unwrap().clone();
         // SAFETY: it was leaked for this conversation, whose session is gone.
         drop(unsafe { Box::from_raw(std::ptr::from_ref(filter).cast_mut()) });
@@ -410,19 +332,9 @@ impl Conversation {
 fn check_order(script: &Script, seen: &[String]) {
     let mut events: Vec<&str> = seen.iter().map(|line| line.split(' ').next().unwrap()).collect();
     assert_eq!(events.pop(), Some("close"), "{seen:?}");
-    // A malformed MAIL begins a message that the filter hears of only by its abort.
-    events.pop_if(|event| *event == "abort");
     let chosen = script.choice.flatten().map_or(0, |(_, steps)| steps);
-    if Steps::from_bits_retain(script.wants.1 | chosen).intersects(Steps::NOMAIL | Steps::NOUNKNOWN) {
-        // It does not hear of messages that begin; or ABORT may follow ABORT, as in the reference: docs/compatibility.md.
-        return;
-    }
-    let mut ended = false;
-    for event in events {
-        let ends = matches!(event, "abort" | "eom");
-        assert!(!(ended && ends), "a message ends twice: {seen:?}");
-        ended = ends;
-    }
+    let off = Steps::from_bits_retain(script.wants.1 | chosen);
+    conversation::check_messages(events, !off.intersects(Steps::NOMAIL | Steps::NOUNKNOWN));
 }
 
 fn check_answers(mut bytes: &[u8]) {
@@ -430,7 +342,7 @@ fn check_answers(mut bytes: &[u8]) {
         let (frame, rest) = bytes.split_at(length);
         // A filter's strings may hold NUL here, which C strings cannot.
         let _ = Answer::decode(frame[4], &frame[5..]);
-        assert!(b"OcartdsyhimeP+2-bqp".contains(&frame[4]), "{}", frame.escape_ascii());
+        conversation::check_answer(frame);
         bytes = rest;
     }
     assert!(bytes.is_empty(), "half a frame");
@@ -451,8 +363,8 @@ fn play(scripts: &'static [Script], turns: &[u8], held_back: &[u8]) {
     let mut together: Vec<_> =
         scripts.iter().map(|script| Conversation::new(script, buffers, &shutdown)).collect();
     for (turn, held_back) in turns.iter().zip(held_back.iter().chain(&[0]).cycle()) {
-        let whose = usize::from(turn % 4) % together.len();
-        together[whose].say(usize::from(turn / 4) % MOST_AT_ONCE + 1, usize::from(*held_back), buffers);
+        let (whose, count) = conversation::turn(*turn, together.len());
+        together[whose].say(count, usize::from(*held_back), buffers);
     }
     for conversation in &mut together {
         while conversation.say(MOST_AT_ONCE, 0, buffers) {}

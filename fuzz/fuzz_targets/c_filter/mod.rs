@@ -6,28 +6,20 @@
 //! succeeds or fails as the stage, the negotiation and its arguments say; the filter gets what it is owed, and nothing
 //! twice; the MTA hears whole frames, and nothing after the end.
 
+use crate::conversation::{self, MOST_AT_ONCE, Said, Word};
 use arbitrary::Arbitrary;
-use milter::fuzzing::{
-    Buffers, Callbacks, Cause, Context, Link, Patience, Pause, SMFICTX, Session, Shutdown, Socket, Timeouts,
-    shortage, smfiDesc,
-};
-use milter::protocol::command::encode;
-use milter::protocol::{Actions, Kind, Offer, Peer, Steps, frame};
+use milter::fuzzing::{Buffers, Callbacks, Cause, Context, SMFICTX, Shutdown, Timeouts, shortage, smfiDesc};
+use milter::protocol::{Actions, Kind, Steps, frame};
+use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::ffi::{CStr, c_char, c_int, c_uchar, c_uint, c_ulong, c_void};
-use std::io::{Read, Write};
-use std::os::fd::OwnedFd;
+use std::io::Read;
 use std::os::unix::net::UnixStream;
 use std::ptr::null_mut;
 use std::rc::Rc;
 use std::sync::Arc;
 
 const MOST_SESSIONS: usize = 4;
-
-/// So many commands at once that the socket takes them and the answers to them.
-const MOST_AT_ONCE: usize = 16;
-const MOST_BYTES_AT_ONCE: usize = 60_000;
-const LARGEST_FRAME: usize = 100_000;
 
 /// How often a callback calls at most.
 const MOST_CALLS: usize = 6;
@@ -87,18 +79,9 @@ struct Script {
     deaf: bool,
     /// What the filter does at one callback after the other, over and over.
     deeds: Vec<(u8, Vec<Deed>)>,
-    commands: Vec<Said>,
+    commands: Vec<Said<Words>>,
     /// The last bytes, which need not be frames.
     tail: Vec<u8>,
-}
-
-#[derive(Debug, Arbitrary)]
-struct Said {
-    kind: u8,
-    texts: (Words, Words),
-    number: u32,
-    /// The payload is the first text as it stands, whether or not that fits the command.
-    odd: bool,
 }
 
 /// A text, short or long.
@@ -108,8 +91,10 @@ struct Words {
     length: u8,
 }
 
-impl Words {
-    fn bytes(&self) -> Vec<u8> {
+impl Word for Words {
+    const MANY: bool = true;
+
+    fn bytes(&self) -> Cow<'_, [u8]> {
         let length = match self.length {
             0..=235 => self.bytes.len().min(300),
             236..=245 => 3000,
@@ -119,13 +104,15 @@ impl Words {
         let pattern: &[u8] = if self.bytes.is_empty() && length > 300 { b"x" } else { &self.bytes };
         pattern.iter().copied().cycle().take(if pattern.is_empty() { 0 } else { length }).collect()
     }
+}
 
+impl Words {
     /// As a C string of its own, up to the first NUL; NULL at times.
     fn c(&self) -> CText {
         if self.length % 16 == 15 && self.length < 236 {
             return CText(None);
         }
-        let mut bytes = self.bytes();
+        let mut bytes = self.bytes().into_owned();
         bytes.truncate(bytes.iter().position(|&byte| byte == 0).unwrap_or(bytes.len()));
         bytes.push(0);
         CText(Some(bytes.into_boxed_slice()))
@@ -207,7 +194,7 @@ struct Player {
     number: usize,
     script: *const Script,
     context: Arc<Context>,
-    mta: UnixStream,
+    mta: Rc<UnixStream>,
     heard: RefCell<Vec<u8>>,
     /// How much of that has been looked at.
     parsed: Cell<usize>,
@@ -257,11 +244,11 @@ impl Player {
     /// The MTA reads what there is.
     fn hear(&self) {
         let heard = &mut *self.heard.borrow_mut();
-        let _ = (&self.mta).read_to_end(heard);
+        let _ = (&*self.mta).read_to_end(heard);
         while let Ok(Some(length)) = frame::measure(&heard[self.parsed.get()..], usize::MAX)
             && let Some(frame) = heard[self.parsed.get()..].get(..length)
         {
-            assert!(b"OcartdsyhimeP+2-bqp".contains(&frame[4]), "{}", frame.escape_ascii());
+            conversation::check_answer(frame);
             if frame[4] == b'O' {
                 let number = |at: usize| u32::from_be_bytes(frame[at..at + 4].try_into().unwrap());
                 self.actions.set(number(9));
@@ -325,7 +312,7 @@ fn enter(ctx: *mut SMFICTX, event: &'static str, use_arguments: impl FnOnce(bool
             // SAFETY: a value stays until its stage is defined anew or forgotten, which no callback does.
             assert_eq!(unsafe { CStr::from_ptr(value) }.to_bytes(), bytes, "a value has changed");
         }
-        use_arguments(call % 3 == 0);
+        use_arguments(call.is_multiple_of(3));
         status
     })
 }
@@ -392,7 +379,7 @@ fn perform(own: &Rc<Player>, deed: &Deed) {
                 modified(result, Actions::DELRCPT, address.is_filled(), address.length());
             }
             Call::ReplaceBody(body, length) => {
-                let mut body = body.bytes();
+                let mut body = body.bytes().into_owned();
                 // A length is that of the body, or one that there cannot be; NULL has any.
                 let (pointer, length) = match length {
                     None => (body.as_mut_ptr(), body.len() as c_int),
@@ -739,81 +726,16 @@ fn description(script: &Script) -> smfiDesc {
     }
 }
 
-/// The frames of a script, each by itself.
+/// The frames of a script.
 fn frames(script: &Script) -> Vec<Vec<u8>> {
-    const KINDS: &[u8] = b"OCHMMRRTLLNBEEAUQKDDDMR";
-    let mut frames = Vec::new();
-    let mut add = |write: &dyn Fn(&mut Vec<u8>)| {
-        let mut frame = Vec::new();
-        write(&mut frame);
-        frames.push(frame);
-    };
-    if script.start > 0 {
-        let offer = [0, 0, 0, 6, 0, 0, 1, 0xff, 0, 0x1f, 0xff, 0xff];
-        add(&|out| encode::raw(out, Kind::Negotiate, &offer));
-        add(&|out| encode::connect(out, b"host", Peer::Unknown));
-        add(&|out| encode::helo(out, b"helo"));
-        add(&|out| encode::envelope(out, Kind::Mail, &[b"<a@b>", b"SIZE=1"]));
-        add(&|out| encode::envelope(out, Kind::Rcpt, &[b"<c@d>"]));
-    }
-    for Said { kind, texts, number, odd } in &script.commands {
-        let kind = Kind::try_from(KINDS[usize::from(*kind) % KINDS.len()]).unwrap();
-        let (a, b) = (&*texts.0.bytes(), &*texts.1.bytes());
-        // At times many of them.
-        let count = if number % 8 == 0 { (number >> 8) as usize % 3000 } else { 1 };
-        add(&|out| match kind {
-            _ if *odd => encode::raw(out, kind, a),
-            Kind::Negotiate => {
-                let offer = Offer {
-                    version: number % 8,
-                    actions: Actions::from_bits_retain(number >> 3),
-                    steps: Steps::from_bits_retain(number.rotate_left(9)),
-                };
-                encode::negotiate(out, offer);
-            }
-            Kind::Connect => {
-                let port = *number as u16;
-                let peer = match number % 4 {
-                    0 => Peer::Inet { address: number.to_be().into(), port },
-                    1 => Peer::Inet6 { address: u128::from(*number).into(), port },
-                    2 => Peer::Unix(&b[..b.len().min(107)]),
-                    _ => Peer::Unknown,
-                };
-                encode::connect(out, a, peer);
-            }
-            Kind::Helo => encode::helo(out, a),
-            Kind::Mail | Kind::Rcpt => {
-                let mut arguments = vec![a];
-                arguments.resize(1 + count, &b[..b.len().min(65_000 / count.max(1))]);
-                encode::envelope(out, kind, &arguments);
-            }
-            Kind::Header => encode::header(out, a, b),
-            Kind::Macro => {
-                let stage = b"CHMRTNELBUZ"[*number as usize % 11];
-                if count == 1 {
-                    encode::macros_before(out, stage, &[(a, b), (b, a)]);
-                } else {
-                    let names: Vec<String> = (0..count).map(|number| format!("{{{number}}}")).collect();
-                    let value = &b[..b.len().min(20)];
-                    let pairs: Vec<_> = names.iter().map(|name| (name.as_bytes(), value)).collect();
-                    encode::macros_before(out, stage, &pairs);
-                }
-            }
-            Kind::Unknown => encode::unknown(out, a),
-            Kind::Body | Kind::EndOfMessage => encode::raw(out, kind, a),
-            _ => encode::raw(out, kind, b""),
-        });
-    }
-    frames.retain(|frame| frame.len() <= LARGEST_FRAME);
-    frames
+    conversation::frames(script.start, &script.commands)
 }
 
 /// One session and the MTA's end of it.
 struct Conversation<'a> {
-    session: Session,
+    inner: conversation::Conversation,
     filter: Callbacks,
     player: Rc<Player>,
-    frames: std::iter::Peekable<std::vec::IntoIter<Vec<u8>>>,
     shortages: &'a [(u8, u8)],
     turns: usize,
 }
@@ -832,18 +754,18 @@ impl<'a> Conversation<'a> {
             unsafe { (smfi_register(description), Callbacks::read(&raw const description)) };
         assert_eq!(filter.is_ok(), registered == MI_SUCCESS);
         let filter = filter.ok()?;
-        let (mta, ours) = UnixStream::pair().unwrap();
-        mta.set_nonblocking(true).unwrap();
         // What is not there at once never comes: this thread would be the one to send it.
-        let link = Link::new(Socket::from(OwnedFd::from(ours)), Timeouts(0), Arc::clone(shutdown));
-        let max_payload = script.max_payload.map_or(frame::DEFAULT_MAX_PAYLOAD, usize::from);
-        let session = library(|| Session::new(link, max_payload, buffers, None));
+        let timeouts = Timeouts(0);
+        let max_payload = script.max_payload.map(usize::from);
+        let inner = library(|| {
+            conversation::Conversation::new(frames(script), max_payload, timeouts, buffers, shutdown)
+        });
         let player = PLAYERS.with_borrow_mut(|players| {
             let player = Rc::new(Player {
                 number: players.len(),
                 script,
-                context: Arc::clone(session.context()),
-                mta,
+                context: Arc::clone(inner.session.context()),
+                mta: Rc::clone(&inner.mta),
                 heard: RefCell::default(),
                 parsed: Cell::default(),
                 actions: Cell::default(),
@@ -858,28 +780,14 @@ impl<'a> Conversation<'a> {
             players.push(Rc::clone(&player));
             player
         });
-        Some(Self {
-            session,
-            filter,
-            player,
-            frames: frames(script).into_iter().peekable(),
-            shortages,
-            turns: 0,
-        })
+        Some(Self { inner, filter, player, shortages, turns: 0 })
     }
 
     /// The MTA says the next `count` commands; `false` if there are none left.
     fn say(&mut self, count: usize, buffers: &mut Buffers) -> bool {
-        let mut bytes = Vec::new();
-        for _ in 0..count {
-            let fits = |frame: &Vec<u8>| bytes.is_empty() || bytes.len() + frame.len() <= MOST_BYTES_AT_ONCE;
-            let Some(frame) = self.frames.next_if(fits) else { break };
-            bytes.extend(frame);
-        }
-        if self.player.ended.get() || bytes.is_empty() {
+        if self.player.ended.get() || !self.inner.say(count, 0) {
             return false;
         }
-        (&self.player.mta).write_all(&bytes).unwrap();
         self.run(Cause::Ready, buffers);
         true
     }
@@ -891,15 +799,8 @@ impl<'a> Conversation<'a> {
             self.turns += 1;
         }
         CURRENT.set(self.player.number);
-        let (session, filter) = (&mut self.session, &self.filter);
-        match library(|| session.run(filter, buffers, cause, Patience::None)) {
-            Pause::Ended => self.player.ended.set(true),
-            Pause::Yielded => library(|| self.session.shrink()),
-            Pause::Silent => panic!("it waits without patience"),
-        }
+        self.player.ended.set(library(|| self.inner.run(&self.filter, cause, buffers)));
         shortage::plan(0, 0);
-        assert!(buffers.inbox.is_empty(), "bytes of one session left for the next");
-        assert!(buffers.outbox.is_empty(), "replies of one session left for the next");
         buffers.inbox.release();
         if !self.player.script().deaf {
             self.player.hear();
@@ -910,19 +811,17 @@ impl<'a> Conversation<'a> {
     fn leave(mut self, buffers: &mut Buffers) {
         let player = Rc::clone(&self.player);
         if !player.ended.get() {
-            let tail = &player.script().tail;
-            (&player.mta).write_all(&tail[..tail.len().min(300)]).unwrap();
-            player.mta.shutdown(std::net::Shutdown::Write).unwrap();
+            self.inner.leave(&player.script().tail);
             self.run(Cause::HungUp, buffers);
         }
         assert!(player.ended.get() && player.context.has_ended());
         player.hear();
         let heard = player.heard.borrow().len();
         refuses(player.ctx());
-        drop(self.session);
+        drop(self.inner);
         player.hear();
         assert_eq!(player.heard.borrow().len(), heard, "bytes after the end");
-        assert_eq!((&player.mta).read(&mut [0]).unwrap(), 0, "the connection is not closed");
+        assert_eq!((&*player.mta).read(&mut [0]).unwrap(), 0, "the connection is not closed");
         let is_whole = player.parsed.get() == heard;
         assert!(is_whole || player.script().deaf, "half a frame");
         check_order(&player);
@@ -970,21 +869,11 @@ fn check_order(player: &Player) {
             .count();
         assert!(closes <= new_connections, "closed too often: {what}");
     }
-    // A malformed MAIL begins a message that the filter hears of only by its abort.
-    events.pop_if(|event| *event == "abort");
     let off = Steps::from_bits_retain(player.steps.get());
     // Version 2 knows no callback for unknown commands.
     let version = description(script).xxfi_version;
-    if !has(2) || !has(10) || version < 3 || off.intersects(Steps::NOMAIL | Steps::NOUNKNOWN) {
-        // It does not hear of messages that begin; or ABORT may follow ABORT, as in the reference: docs/compatibility.md.
-        return;
-    }
-    let mut ended = false;
-    for event in events {
-        let ends = matches!(event, "abort" | "eom");
-        assert!(!(ended && ends), "a message ends twice: {what}");
-        ended = ends;
-    }
+    let hears_all = has(2) && has(10) && version >= 3 && !off.intersects(Steps::NOMAIL | Steps::NOUNKNOWN);
+    conversation::check_messages(events, hears_all);
 }
 
 /// Plays the sessions of an input. Without memory are, if there are any, so many requests at each turn of a session, after so
@@ -1001,8 +890,8 @@ pub fn play(input: &Input, shortages: &[(u8, u8)]) {
         .collect();
     if !conversations.is_empty() {
         for turn in &input.turns {
-            let whose = usize::from(turn % 4) % conversations.len();
-            conversations[whose].say(usize::from(turn / 4) % MOST_AT_ONCE + 1, buffers);
+            let (whose, count) = conversation::turn(*turn, conversations.len());
+            conversations[whose].say(count, buffers);
         }
     }
     while conversations.iter_mut().any(|conversation| conversation.say(MOST_AT_ONCE, buffers)) {}
