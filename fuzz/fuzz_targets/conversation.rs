@@ -110,23 +110,64 @@ pub fn frames<W: Word>(start: u8, commands: &[Said<W>]) -> Vec<Vec<u8>> {
     frames
 }
 
-/// Which of the sessions it is the turn of, and with how many commands.
-pub fn turn(turn: u8, sessions: usize) -> (usize, usize) {
-    (usize::from(turn % 4) % sessions, usize::from(turn / 4) % MOST_AT_ONCE + 1)
+/// How the bytes of the sessions arrive.
+#[derive(Debug, Arbitrary)]
+pub struct Delivery {
+    /// Whose turn it is, and with how many commands.
+    turns: Vec<u8>,
+    /// Where the bytes of one turn after the other are cut, over and over: see [`Conversation::say`].
+    cuts: Vec<u8>,
+    /// How each session ends, if not with its last command as a whole and a hang-up.
+    ends: Vec<(u8, u8)>,
+}
+
+impl Delivery {
+    /// For one turn after the other: whose it is, with how many commands, and where they are cut.
+    pub fn turns(&self, sessions: usize) -> impl Iterator<Item = (usize, usize, u8)> {
+        let cuts = self.cuts.iter().chain(&[0]).cycle();
+        self.turns.iter().zip(cuts).map(move |(turn, cut)| {
+            (usize::from(turn % 4) % sessions, usize::from(turn / 4) % MOST_AT_ONCE + 1, *cut)
+        })
+    }
+
+    pub fn ending(&self, session: usize) -> Ending {
+        let (manner, lost) = self.ends.get(session).copied().unwrap_or_default();
+        let causes: &[Cause] = match manner % 4 {
+            0 | 1 => &[Cause::HungUp],
+            2 => &[Cause::Ready, Cause::HungUp],
+            _ => &[Cause::Ready, Cause::Expired],
+        };
+        Ending { lost, causes }
+    }
+}
+
+/// How a session ends.
+#[derive(Clone, Copy)]
+pub struct Ending {
+    /// So many of the last command's bytes never come.
+    lost: u8,
+    /// The causes of its last runs: the hang-up alone; or readiness, after which it is parked with what has come, and then
+    /// the hang-up or the end of its time.
+    causes: &'static [Cause],
 }
 
 /// A session, the MTA's end of its connection, and what is still to be said there.
 pub struct Conversation {
     pub session: Session,
     pub mta: Rc<UnixStream>,
-    frames: std::iter::Peekable<std::vec::IntoIter<Vec<u8>>>,
+    /// What it says in all.
+    pub frames: Rc<[Vec<u8>]>,
+    next: usize,
+    /// See [`Ending`].
+    pub last_causes: &'static [Cause],
     /// What the MTA has begun to say: the rest of a frame, or whole ones.
     held_back: Vec<u8>,
 }
 
 impl Conversation {
     pub fn new(
-        frames: Vec<Vec<u8>>,
+        mut frames: Vec<Vec<u8>>,
+        ending: Ending,
         max_payload: Option<usize>,
         timeouts: Timeouts,
         buffers: &mut Buffers,
@@ -134,40 +175,56 @@ impl Conversation {
     ) -> Self {
         let (mta, ours) = UnixStream::pair().unwrap();
         mta.set_nonblocking(true).unwrap();
+        if let Some(last) = frames.last_mut() {
+            last.truncate(last.len() - usize::from(ending.lost) % last.len());
+        }
         let link = Link::new(Socket::from(OwnedFd::from(ours)), timeouts, Arc::clone(shutdown));
         Self {
             session: Session::new(link, max_payload.unwrap_or(frame::DEFAULT_MAX_PAYLOAD), buffers, None),
             mta: Rc::new(mta),
-            frames: frames.into_iter().peekable(),
+            frames: frames.into(),
+            next: 0,
+            last_causes: ending.causes,
             held_back: Vec::new(),
         }
     }
 
-    /// The MTA says the next `count` commands but for their last bytes, so many if there are more; `false` if there is
-    /// nothing left to say.
-    pub fn say(&mut self, count: usize, held_back: usize) -> bool {
+    /// The MTA says the next `count` commands, cut somewhere; `false` if there is nothing left to say. What is behind the cut
+    /// comes with the next ones. A `cut` below 128 holds back that many of the last bytes; any other is `cut - 127` bytes
+    /// behind the beginning of the last command, however long that is.
+    pub fn say(&mut self, count: usize, cut: u8) -> bool {
         let mut bytes = std::mem::take(&mut self.held_back);
-        for _ in 0..count {
-            let fits = |frame: &Vec<u8>| bytes.is_empty() || bytes.len() + frame.len() <= MOST_BYTES_AT_ONCE;
-            let Some(frame) = self.frames.next_if(fits) else { break };
+        let mut last = 0;
+        for frame in self.frames[self.next..].iter().take(count) {
+            if !bytes.is_empty() && bytes.len() + frame.len() > MOST_BYTES_AT_ONCE {
+                break;
+            }
+            last = bytes.len();
             bytes.extend(frame);
+            self.next += 1;
         }
         if bytes.is_empty() {
             return false;
         }
-        self.held_back = bytes.split_off(bytes.len() - held_back % bytes.len());
+        let cut = match usize::from(cut) {
+            before @ 0..128 => bytes.len() - before % bytes.len(),
+            behind => bytes.len().min(last + behind - 127),
+        };
+        self.held_back = bytes.split_off(cut);
         (&*self.mta).write_all(&bytes).unwrap();
         true
     }
 
-    /// The MTA says its last bytes and leaves.
-    pub fn leave(&self, tail: &[u8]) {
+    /// The MTA says its last bytes, which need not be frames.
+    pub fn say_last(&self, tail: &[u8]) {
         (&*self.mta).write_all(&tail[..tail.len().min(300)]).unwrap();
-        self.mta.shutdown(std::net::Shutdown::Write).unwrap();
     }
 
-    /// The session works; whether it has ended.
+    /// The session works, after the MTA has hung up if that is the cause; whether it has ended.
     pub fn run<F: Filter>(&mut self, filter: &F, cause: Cause, buffers: &mut Buffers) -> bool {
+        if cause == Cause::HungUp {
+            self.mta.shutdown(std::net::Shutdown::Write).unwrap();
+        }
         let pause = self.session.run(filter, buffers, cause, Patience::None);
         match pause {
             Pause::Ended => {}

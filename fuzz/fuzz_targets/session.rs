@@ -8,7 +8,7 @@
 mod conversation;
 
 use arbitrary::Arbitrary;
-use conversation::{MOST_AT_ONCE, Said, Word};
+use conversation::{Delivery, Ending, MOST_AT_ONCE, Said, Word};
 use libfuzzer_sys::fuzz_target;
 use milter::fuzzing::{Buffers, Cause, Context, Filter, NoMemory, Shutdown, Timeouts, Verdict};
 use milter::protocol::{
@@ -29,10 +29,7 @@ const MOST_BYTES: usize = 300;
 #[derive(Debug, Arbitrary)]
 struct Input {
     scripts: Vec<Script>,
-    /// Whose turn it is, and with how many commands.
-    turns: Vec<u8>,
-    /// How many of the last bytes wait for the next turn of the same session, in one turn after the other, over and over.
-    held_back: Vec<u8>,
+    delivery: Delivery,
 }
 
 #[derive(Debug, Arbitrary)]
@@ -279,12 +276,13 @@ struct Conversation {
 
 impl Conversation {
     /// The filter is leaked: see [`Self::leave`].
-    fn new(script: &'static Script, buffers: &mut Buffers, shutdown: &Arc<Shutdown>) -> Self {
+    fn new(script: &'static Script, ending: Ending, buffers: &mut Buffers, shutdown: &Arc<Shutdown>) -> Self {
         let filter =
             Box::leak(Box::new(Scripted { script, calls: AtomicUsize::new(0), seen: Mutex::default() }));
         Self {
             inner: conversation::Conversation::new(
                 conversation::frames(script.start, &script.commands),
+                ending,
                 script.max_payload.map(usize::from),
                 // The rest of a frame may come as late as it likes; it is this thread that sends it.
                 Timeouts(-1),
@@ -297,8 +295,8 @@ impl Conversation {
         }
     }
 
-    fn say(&mut self, count: usize, held_back: usize, buffers: &mut Buffers) -> bool {
-        if self.ended || !self.inner.say(count, held_back) {
+    fn say(&mut self, count: usize, cut: u8, buffers: &mut Buffers) -> bool {
+        if self.ended || !self.inner.say(count, cut) {
             return false;
         }
         self.run(Cause::Ready, buffers);
@@ -313,8 +311,12 @@ impl Conversation {
     /// The MTA says its last bytes and leaves. Returns what the filter saw and what the MTA heard.
     fn leave(mut self, buffers: &mut Buffers) -> (Vec<String>, Vec<u8>) {
         if !self.ended {
-            self.inner.leave(&self.filter.0.script.tail);
-            self.run(Cause::HungUp, buffers);
+            self.inner.say_last(&self.filter.0.script.tail);
+        }
+        for cause in self.inner.last_causes {
+            if !self.ended {
+                self.run(*cause, buffers);
+            }
         }
         assert!(self.ended);
         assert!(self.inner.session.context().has_ended());
@@ -348,23 +350,25 @@ fn check_answers(mut bytes: &[u8]) {
     assert!(bytes.is_empty(), "half a frame");
 }
 
-fn play(scripts: &'static [Script], turns: &[u8], held_back: &[u8]) {
+fn play(scripts: &'static [Script], delivery: &Delivery) {
     let buffers = &mut Buffers::default();
     let shutdown = Arc::new(Shutdown::new().unwrap());
+    let begin = |(number, script), buffers: &mut Buffers| {
+        Conversation::new(script, delivery.ending(number), buffers, &shutdown)
+    };
     let alone: Vec<_> = scripts
         .iter()
+        .enumerate()
         .map(|script| {
-            let mut conversation = Conversation::new(script, buffers, &shutdown);
+            let mut conversation = begin(script, buffers);
             while conversation.say(1, 0, buffers) {}
             conversation.leave(buffers)
         })
         .collect();
 
-    let mut together: Vec<_> =
-        scripts.iter().map(|script| Conversation::new(script, buffers, &shutdown)).collect();
-    for (turn, held_back) in turns.iter().zip(held_back.iter().chain(&[0]).cycle()) {
-        let (whose, count) = conversation::turn(*turn, together.len());
-        together[whose].say(count, usize::from(*held_back), buffers);
+    let mut together: Vec<_> = scripts.iter().enumerate().map(|script| begin(script, buffers)).collect();
+    for (whose, count, cut) in delivery.turns(together.len()) {
+        together[whose].say(count, cut, buffers);
     }
     for conversation in &mut together {
         while conversation.say(MOST_AT_ONCE, 0, buffers) {}
@@ -379,14 +383,14 @@ fn play(scripts: &'static [Script], turns: &[u8], held_back: &[u8]) {
 }
 
 fuzz_target!(|input: Input| {
-    let Input { mut scripts, turns, held_back } = input;
+    let Input { mut scripts, delivery } = input;
     scripts.truncate(MOST_SESSIONS);
     if scripts.is_empty() {
         return;
     }
     let scripts: *mut [Script] = Box::into_raw(scripts.into_boxed_slice());
     // SAFETY: it lives until it is taken back, when all sessions are gone.
-    play(unsafe { &*scripts }, &turns, &held_back);
+    play(unsafe { &*scripts }, &delivery);
     // SAFETY: it comes from `into_raw`, and nobody has it any more.
     drop(unsafe { Box::from_raw(scripts) });
 });

@@ -6,7 +6,7 @@
 //! succeeds or fails as the stage, the negotiation and its arguments say; the filter gets what it is owed, and nothing
 //! twice; the MTA hears whole frames, and nothing after the end.
 
-use crate::conversation::{self, MOST_AT_ONCE, Said, Word};
+use crate::conversation::{self, Delivery, Ending, MOST_AT_ONCE, Said, Word};
 use arbitrary::Arbitrary;
 use milter::fuzzing::{Buffers, Callbacks, Cause, Context, SMFICTX, Shutdown, Timeouts, shortage, smfiDesc};
 use milter::protocol::{Actions, Kind, Steps, frame};
@@ -23,6 +23,10 @@ const MOST_SESSIONS: usize = 4;
 
 /// How often a callback calls at most.
 const MOST_CALLS: usize = 6;
+
+/// How many macros all [`Call::ManyMacros`] of an input ask for: each of them looks through all that are defined, which may
+/// be thousands in each stage.
+const MOST_MACROS: usize = 2000;
 
 /// Modifications of more bytes may not fit into a frame.
 const SURELY_FITS: usize = 60_000;
@@ -60,8 +64,7 @@ unsafe extern "C" {
 #[derive(Debug, Arbitrary)]
 pub struct Input {
     scripts: Vec<Script>,
-    /// Whose turn it is, and with how many commands.
-    turns: Vec<u8>,
+    delivery: Delivery,
 }
 
 #[derive(Debug, Arbitrary)]
@@ -195,6 +198,12 @@ struct Player {
     script: *const Script,
     context: Arc<Context>,
     mta: Rc<UnixStream>,
+    /// What the MTA says, but for the tail.
+    frames: Rc<[Vec<u8>]>,
+    /// How many of these frames the callbacks are past.
+    understood: Cell<usize>,
+    /// Whether the tail has been sent.
+    says_last: Cell<bool>,
     heard: RefCell<Vec<u8>>,
     /// How much of that has been looked at.
     parsed: Cell<usize>,
@@ -215,6 +224,7 @@ thread_local! {
     static PLAYERS: RefCell<Vec<Rc<Player>>> = const { RefCell::new(Vec::new()) };
     static CURRENT: Cell<usize> = const { Cell::new(0) };
     static HAS_SHORTAGES: Cell<bool> = const { Cell::new(false) };
+    static MACROS_LEFT: Cell<usize> = const { Cell::new(MOST_MACROS) };
 }
 
 fn player(number: usize) -> Rc<Player> {
@@ -258,6 +268,16 @@ impl Player {
         }
     }
 
+    /// Checks that the payload a callback has got is that of a frame of one of these kinds, behind the frames that earlier
+    /// callbacks have got.
+    fn understands(&self, kinds: &[u8], is_payload: impl Fn(&[u8]) -> bool) {
+        let is_it = |frame: &Vec<u8>| frame.len() > 4 && kinds.contains(&frame[4]) && is_payload(&frame[5..]);
+        match self.frames[self.understood.get()..].iter().position(is_it) {
+            Some(at) => self.understood.set(self.understood.get() + at + 1),
+            None => assert!(self.says_last.get(), "nobody has said what a callback got"),
+        }
+    }
+
     /// What a modification must return, if that is known.
     fn expected(&self, action: u32, valid: bool, length: usize) -> Option<c_int> {
         let event = *self.seen.borrow().last()?;
@@ -296,9 +316,10 @@ fn enter(ctx: *mut SMFICTX, event: &'static str, use_arguments: impl FnOnce(bool
         if let Some((number, deeds)) = deed {
             for deed in deeds.iter().take(MOST_CALLS) {
                 perform(&player, deed);
-                if !player.script().deaf {
-                    player.hear();
-                }
+                // A call may have sent something for another session, whose MTA reads on this thread as well.
+                PLAYERS.with_borrow(|players| {
+                    players.iter().filter(|player| !player.script().deaf).for_each(|player| player.hear())
+                });
             }
             status = match number % 64 {
                 number @ 0..=12 => i32::from(number),
@@ -418,7 +439,9 @@ fn perform(own: &Rc<Player>, deed: &Deed) {
                 got(own, value, *write);
             }
             Call::ManyMacros(count) => {
-                for number in 0..*count % 2000 {
+                let count = usize::from(*count).min(MACROS_LEFT.get());
+                MACROS_LEFT.set(MACROS_LEFT.get() - count);
+                for number in 0..count {
                     let name = format!("{{{number}}}\0");
                     let value = library(|| smfi_getsymval(ctx, name.as_ptr().cast_mut().cast()));
                     assert!(value.is_null() || is_live);
@@ -540,6 +563,17 @@ unsafe fn set_up(which: u8, number: i32) {
     }
 }
 
+/// Checks that the first string a callback got is the first one of a frame of this kind.
+///
+/// # Safety
+/// It is one.
+unsafe fn understand(kind: u8, text: *const c_char) {
+    // SAFETY: the caller's promise.
+    let text = unsafe { CStr::from_ptr(text) }.to_bytes();
+    let is_payload = |payload: &[u8]| payload.split(|byte| *byte == 0).next() == Some(text);
+    player(CURRENT.get()).understands(&[kind], is_payload);
+}
+
 /// Reads a string that a callback got, and writes into it.
 ///
 /// # Safety
@@ -561,6 +595,7 @@ unsafe extern "C-unwind" fn on_connect(
     enter(ctx, "connect", |write| {
         // SAFETY: the library's promise: a string, and NULL or an address as long as its family says.
         unsafe {
+            understand(b'C', host);
             use_string(host, write);
             if address.is_null() {
                 return;
@@ -578,15 +613,19 @@ unsafe extern "C-unwind" fn on_connect(
 
 unsafe extern "C-unwind" fn on_helo(ctx: *mut SMFICTX, name: *mut c_char) -> c_int {
     // SAFETY: the library's promise.
-    enter(ctx, "helo", |write| unsafe { use_string(name, write) })
+    enter(ctx, "helo", |write| unsafe {
+        understand(b'H', name);
+        use_string(name, write);
+    })
 }
 
 /// # Safety
 /// They are strings, and NULL is behind the last; there is one at least.
-unsafe fn use_arguments(arguments: *mut *mut c_char, write: bool) {
+unsafe fn use_arguments(kind: u8, arguments: *mut *mut c_char, write: bool) {
     // SAFETY: the caller's promise.
     unsafe {
         assert!(!(*arguments).is_null());
+        understand(kind, *arguments);
         let mut at = 0;
         while !(*arguments.add(at)).is_null() {
             use_string(*arguments.add(at), write);
@@ -600,12 +639,12 @@ unsafe fn use_arguments(arguments: *mut *mut c_char, write: bool) {
 
 unsafe extern "C-unwind" fn on_mail(ctx: *mut SMFICTX, arguments: *mut *mut c_char) -> c_int {
     // SAFETY: the library's promise.
-    enter(ctx, "mail", |write| unsafe { use_arguments(arguments, write) })
+    enter(ctx, "mail", |write| unsafe { use_arguments(b'M', arguments, write) })
 }
 
 unsafe extern "C-unwind" fn on_rcpt(ctx: *mut SMFICTX, arguments: *mut *mut c_char) -> c_int {
     // SAFETY: the library's promise.
-    enter(ctx, "rcpt", |write| unsafe { use_arguments(arguments, write) })
+    enter(ctx, "rcpt", |write| unsafe { use_arguments(b'R', arguments, write) })
 }
 
 unsafe extern "C-unwind" fn on_header(ctx: *mut SMFICTX, name: *mut c_char, value: *mut c_char) -> c_int {
@@ -627,6 +666,8 @@ unsafe extern "C-unwind" fn on_body(ctx: *mut SMFICTX, piece: *mut c_uchar, leng
         // SAFETY: the library's promise: the piece, and a NUL behind it.
         unsafe {
             assert_eq!(piece.add(length).read(), 0);
+            let bytes = std::slice::from_raw_parts(piece, length);
+            player(CURRENT.get()).understands(b"BE", |payload| payload == bytes);
             piece.write_bytes(b'x', length);
         }
     })
@@ -646,7 +687,7 @@ unsafe extern "C-unwind" fn on_close(ctx: *mut SMFICTX) -> c_int {
 
 unsafe extern "C-unwind" fn on_unknown(ctx: *mut SMFICTX, line: *const c_char) -> c_int {
     // SAFETY: the library's promise.
-    enter(ctx, "unknown", |_| unsafe { use_string(line.cast_mut(), false) })
+    enter(ctx, "unknown", |_| unsafe { understand(b'U', line) })
 }
 
 unsafe extern "C-unwind" fn on_data(ctx: *mut SMFICTX) -> c_int {
@@ -726,11 +767,6 @@ fn description(script: &Script) -> smfiDesc {
     }
 }
 
-/// The frames of a script.
-fn frames(script: &Script) -> Vec<Vec<u8>> {
-    conversation::frames(script.start, &script.commands)
-}
-
 /// One session and the MTA's end of it.
 struct Conversation<'a> {
     inner: conversation::Conversation,
@@ -744,6 +780,7 @@ impl<'a> Conversation<'a> {
     /// `None` if the filter's version is none.
     fn new(
         script: &Script,
+        ending: Ending,
         buffers: &mut Buffers,
         shutdown: &Arc<Shutdown>,
         shortages: &'a [(u8, u8)],
@@ -754,11 +791,13 @@ impl<'a> Conversation<'a> {
             unsafe { (smfi_register(description), Callbacks::read(&raw const description)) };
         assert_eq!(filter.is_ok(), registered == MI_SUCCESS);
         let filter = filter.ok()?;
-        // What is not there at once never comes: this thread would be the one to send it.
-        let timeouts = Timeouts(0);
+        // The rest of a frame may come as late as it likes; it is this thread that sends it. But nobody reads what a deaf MTA
+        // leaves in the socket, so that sending must not wait there. The same limit ends a session on half a frame.
+        let timeouts = if script.deaf { Timeouts(0) } else { Timeouts(-1) };
+        let frames = conversation::frames(script.start, &script.commands);
         let max_payload = script.max_payload.map(usize::from);
         let inner = library(|| {
-            conversation::Conversation::new(frames(script), max_payload, timeouts, buffers, shutdown)
+            conversation::Conversation::new(frames, ending, max_payload, timeouts, buffers, shutdown)
         });
         let player = PLAYERS.with_borrow_mut(|players| {
             let player = Rc::new(Player {
@@ -766,6 +805,9 @@ impl<'a> Conversation<'a> {
                 script,
                 context: Arc::clone(inner.session.context()),
                 mta: Rc::clone(&inner.mta),
+                frames: Rc::clone(&inner.frames),
+                understood: Cell::default(),
+                says_last: Cell::default(),
                 heard: RefCell::default(),
                 parsed: Cell::default(),
                 actions: Cell::default(),
@@ -783,9 +825,8 @@ impl<'a> Conversation<'a> {
         Some(Self { inner, filter, player, shortages, turns: 0 })
     }
 
-    /// The MTA says the next `count` commands; `false` if there are none left.
-    fn say(&mut self, count: usize, buffers: &mut Buffers) -> bool {
-        if self.player.ended.get() || !self.inner.say(count, 0) {
+    fn say(&mut self, count: usize, cut: u8, buffers: &mut Buffers) -> bool {
+        if self.player.ended.get() || !self.inner.say(count, cut) {
             return false;
         }
         self.run(Cause::Ready, buffers);
@@ -811,8 +852,13 @@ impl<'a> Conversation<'a> {
     fn leave(mut self, buffers: &mut Buffers) {
         let player = Rc::clone(&self.player);
         if !player.ended.get() {
-            self.inner.leave(&player.script().tail);
-            self.run(Cause::HungUp, buffers);
+            player.says_last.set(true);
+            self.inner.say_last(&player.script().tail);
+        }
+        for cause in self.inner.last_causes {
+            if !player.ended.get() {
+                self.run(*cause, buffers);
+            }
         }
         assert!(player.ended.get() && player.context.has_ended());
         player.hear();
@@ -863,7 +909,8 @@ fn check_order(player: &Player) {
     if has(9) {
         assert_eq!(events.pop(), Some("close"), "{what}");
         let closes = events.iter().filter(|event| **event == "close").count();
-        let new_connections = frames(script)
+        let new_connections = player
+            .frames
             .iter()
             .filter(|frame| frame.get(4) == Some(&u8::from(Kind::QuitNewConnection)))
             .count();
@@ -880,21 +927,24 @@ fn check_order(player: &Player) {
 /// many that are served.
 pub fn play(input: &Input, shortages: &[(u8, u8)]) {
     HAS_SHORTAGES.set(!shortages.is_empty());
+    MACROS_LEFT.set(MOST_MACROS);
     let buffers = &mut Buffers::default();
     let shutdown = Arc::new(Shutdown::new().unwrap());
     let mut conversations: Vec<_> = input
         .scripts
         .iter()
         .take(MOST_SESSIONS)
-        .filter_map(|script| Conversation::new(script, buffers, &shutdown, shortages))
+        .enumerate()
+        .filter_map(|(number, script)| {
+            Conversation::new(script, input.delivery.ending(number), buffers, &shutdown, shortages)
+        })
         .collect();
     if !conversations.is_empty() {
-        for turn in &input.turns {
-            let (whose, count) = conversation::turn(*turn, conversations.len());
-            conversations[whose].say(count, buffers);
+        for (whose, count, cut) in input.delivery.turns(conversations.len()) {
+            conversations[whose].say(count, cut, buffers);
         }
     }
-    while conversations.iter_mut().any(|conversation| conversation.say(MOST_AT_ONCE, buffers)) {}
+    while conversations.iter_mut().any(|conversation| conversation.say(MOST_AT_ONCE, 0, buffers)) {}
     for conversation in conversations {
         conversation.leave(buffers);
     }
