@@ -795,7 +795,8 @@ impl<'a> Conversation<'a> {
         // leaves in the socket, so that sending must not wait there. The same limit ends a session on half a frame.
         let timeouts = if script.deaf { Timeouts(0) } else { Timeouts(-1) };
         let frames = conversation::frames(script.start, &script.commands);
-        let max_payload = script.max_payload.map(usize::from);
+        // It may be more than the usual, for which the inbox has room without growing.
+        let max_payload = script.max_payload.map(|size| usize::from(size) / 4 * 5);
         let inner = library(|| {
             conversation::Conversation::new(frames, ending, max_payload, timeouts, buffers, shutdown)
         });
