@@ -57,6 +57,16 @@ impl Perf {
         Ok(Self { child, control, acknowledged })
     }
 
+    /// One that counts. It ends now and then instead, when it is to look at a thousand threads.
+    fn counting(server: &Server, directory: &Path) -> io::Result<Self> {
+        const TRIES: u32 = 5;
+        let attempt = || {
+            let mut perf = Self::attach(server, directory)?;
+            perf.tell("enable\n").map(|()| perf)
+        };
+        (1..TRIES).find_map(|_| attempt().ok()).map_or_else(attempt, Ok)
+    }
+
     /// Gives an order and waits until it is carried out.
     fn tell(&mut self, order: &str) -> io::Result<()> {
         self.control.write_all(order.as_bytes())?;
@@ -75,7 +85,7 @@ impl Perf {
         // SAFETY: one structure, which lives through the call.
         while unsafe { libc::poll(&mut wait, 1, CHECK_AFTER) } != 1 {
             if let Some(status) = self.child.try_wait()? {
-                return Err(io::Error::other(format!("perf ended: {status}")));
+                return Err(io::Error::other(format!("perf ended: {status}: {}", self.words()?)));
             }
         }
         Ok(())
@@ -84,11 +94,17 @@ impl Perf {
     fn finish(mut self) -> io::Result<String> {
         // SAFETY: sends a signal to our own child, which has not been waited for yet.
         unsafe { libc::kill(self.child.id() as libc::pid_t, libc::SIGINT) };
+        let text = self.words()?;
+        self.child.wait()?;
+        Ok(text)
+    }
+
+    /// What it has said, up to its end.
+    fn words(&mut self) -> io::Result<String> {
         let mut text = String::new();
         if let Some(mut errors) = self.child.stderr.take() {
             errors.read_to_string(&mut text)?;
         }
-        self.child.wait()?;
         Ok(text)
     }
 }
@@ -114,8 +130,7 @@ pub fn count_while(
     load()?;
     let (mut calls, mut switches) = (Vec::new(), Vec::new());
     for _ in 0..3 {
-        let mut perf = Perf::attach(server, workshop.scratch())?;
-        perf.tell("enable\n")?;
+        let mut perf = Perf::counting(server, workshop.scratch())?;
         let messages = load()?;
         server.settle();
         perf.tell("disable\n")?;
