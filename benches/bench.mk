@@ -27,7 +27,8 @@ bench-deps:  ## what the two need: Debian packages (as root)
 	@dpkg-query -W $(BENCH_PACKAGES) >/dev/null 2>&1 || \
 		DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $(BENCH_PACKAGES)
 
-bench-programs: library bench-deps $(BENCH)/null-filter $(BENCH)/bare $(BENCH)/bare-epoll $(BENCH)/plain
+bench-programs: library bench-deps $(BENCH)/null-filter $(BENCH)/least/libmilter.so.1.0.1 \
+		$(BENCH)/bare $(BENCH)/bare-epoll $(BENCH)/plain
 
 bench-peers: bench-deps $(BENCH)/go-milter $(BENCH)/pymilter
 	$(CARGO) build $(CARGOFLAGS) --quiet --release --manifest-path benches/peers/indymilter/Cargo.toml \
@@ -42,6 +43,10 @@ $(BENCH)/null-filter: benches/servers/null-filter.c | bench-deps
 $(BENCH)/bare $(BENCH)/bare-epoll $(BENCH)/plain: $(BENCH)/%: benches/servers/%.c benches/servers/wire.h
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS) $(WARNINGS) -pthread $< -o $@
+
+$(BENCH)/least/libmilter.so.1.0.1: benches/servers/least.c benches/servers/wire.h
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) $(WARNINGS) -pthread -Iinclude -fPIC -shared -Wl,-soname,$(@F) $< -o $@
 
 $(BENCH)/go-milter: benches/peers/go-milter/main.go | bench-deps
 	@mkdir -p $(@D)

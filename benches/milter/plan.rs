@@ -91,7 +91,7 @@ impl Plan {
 }
 
 /// Those that the targets for a single connection speak of.
-const YARDSTICKS: [Subject; 3] = [Subject::Debian, Subject::Ours, Subject::Bare];
+const YARDSTICKS: [Subject; 4] = [Subject::Debian, Subject::Ours, Subject::Bare, Subject::Least];
 
 /// What the scenario of so many busy connections is called.
 pub fn busy_id(connections: usize) -> String {
@@ -167,9 +167,9 @@ impl Run<'_> {
         // The other bare server is no limit there, and slow.
         let without: &[Subject] = match (self.plan.everybody, connections) {
             (true, ..8) => &[],
-            (true, 8..) => &[Subject::BareTimeout],
+            (true, 8..) => &[Subject::BareTimeout, Subject::Least],
             (false, ..8) => &[Subject::BareEpoll],
-            (false, 8..) => &[Subject::Bare, Subject::BareTimeout],
+            (false, 8..) => &[Subject::Bare, Subject::BareTimeout, Subject::Least],
         };
         let subjects = self.subjects(without);
         let servers = self.start(&subjects);
@@ -200,7 +200,7 @@ impl Run<'_> {
     fn neighbours(&self) -> Rounds<Neighbours> {
         eprintln!("{SLOW} of {BESIDE} busy connections in callbacks of {SLOW_CALLBACK:?}");
         // One thread for all would sleep all the time.
-        let subjects = self.subjects(&[Subject::BareTimeout, Subject::BareEpoll]);
+        let subjects = self.subjects(&[Subject::BareTimeout, Subject::Least, Subject::BareEpoll]);
         let servers = self.start(&subjects);
         let open = |server: &Server| Connections::open(server.address(), BESIDE, SLOW, SLOW_CALLBACK);
         let mut crowds: Vec<Connections> =
@@ -220,7 +220,7 @@ impl Run<'_> {
 
     fn at_once(&self) -> PerSubject<Duration> {
         eprintln!("{AT_ONCE} callbacks of {LONG_CALLBACK:?} at once");
-        let subjects = self.subjects(&[Subject::BareTimeout, Subject::BareEpoll]);
+        let subjects = self.subjects(&[Subject::BareTimeout, Subject::Least, Subject::BareEpoll]);
         let servers = self.start(&subjects);
         PerSubject::of(&subjects, |which| {
             Connections::open(servers[which].address(), AT_ONCE, AT_ONCE, LONG_CALLBACK)
@@ -236,7 +236,7 @@ impl Run<'_> {
 
     fn rest(&self, connections: usize) -> Rest {
         let subjects = match self.plan.everybody {
-            true => self.subjects(&[Subject::BareTimeout]),
+            true => self.subjects(&[Subject::BareTimeout, Subject::Least]),
             false => vec![Subject::Ours],
         };
         let costs = PerSubject::of(&subjects, |which| {

@@ -29,6 +29,8 @@ pub enum Subject {
     Bare,
     /// The same with a timeout for each receive.
     BareTimeout,
+    /// The null filter on the least that a library can do.
+    Least,
     /// The hand-written server with one thread that takes the ready connections in batches.
     BareEpoll,
     /// The hand-written server with a thread for each connection and poll before each call.
@@ -43,11 +45,12 @@ pub enum Subject {
 
 impl Subject {
     /// All that are compared with Debian's libmilter, in the order of the tables.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Debian,
         Self::Ours,
         Self::Bare,
         Self::BareTimeout,
+        Self::Least,
         Self::BareEpoll,
         Self::Plain,
         Self::Indymilter,
@@ -63,6 +66,7 @@ impl Subject {
             Self::Debian => "Debian libmilter",
             Self::Bare => "bare server",
             Self::BareTimeout => "bare with timeout",
+            Self::Least => "least library",
             Self::BareEpoll => "bare-epoll",
             Self::Plain => "plain threads",
             Self::Indymilter => "indymilter",
@@ -79,6 +83,7 @@ impl Subject {
             Self::Debian => "debian",
             Self::Bare => "bare",
             Self::BareTimeout => "bare-timeout",
+            Self::Least => "least",
             Self::BareEpoll => "bare-epoll",
             Self::Plain => "plain",
             Self::Indymilter => "indymilter",
@@ -133,7 +138,7 @@ impl Workshop {
 
     fn program(&self, subject: Subject) -> PathBuf {
         self.programs.join(match subject {
-            Subject::Ours | Subject::Observed | Subject::Debian => "null-filter",
+            Subject::Ours | Subject::Observed | Subject::Debian | Subject::Least => "null-filter",
             Subject::BareTimeout => Subject::Bare.word(),
             _ => subject.word(),
         })
@@ -147,8 +152,10 @@ impl Workshop {
         words.push(program.to_str().expect("a plain path").to_owned());
         let mut command = Command::new(&words[0]);
         command.args(&words[1..]);
-        if matches!(subject, Subject::Ours | Subject::Observed) {
-            command.env("LD_LIBRARY_PATH", &self.library);
+        match subject {
+            Subject::Ours | Subject::Observed => drop(command.env("LD_LIBRARY_PATH", &self.library)),
+            Subject::Least => drop(command.env("LD_LIBRARY_PATH", self.programs.join(subject.word()))),
+            _ => {}
         }
         let metrics = (subject == Subject::Observed).then(|| self.free_address(subject, false));
         if let Some(metrics) = &metrics {
