@@ -150,8 +150,8 @@ impl Kind {
         }
     }
 
-    /// Whether an empty payload is a protocol error. A call of its own: few commands have one.
-    #[inline(never)]
+    /// Whether an empty payload is a protocol error.
+    #[inline]
     pub fn needs_payload(self) -> bool {
         const NEEDS_NONE: KindSet = KindSet::of(&[
             Kind::Data,

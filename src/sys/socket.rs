@@ -229,7 +229,13 @@ fn set_receive_timeout(fd: RawFd, time: Duration) -> io::Result<()> {
 /// send(3) and recv(3) are cancellation points, and pay for that with several times the instructions of the call
 /// itself; nobody cancels the threads of this library.
 fn check_call(result: libc::c_long) -> io::Result<usize> {
-    usize::try_from(result).map_err(|_| io::Error::last_os_error())
+    /// Apart, so that calls that succeed prepare no error.
+    #[cold]
+    #[inline(never)]
+    fn last_error() -> io::Error {
+        io::Error::last_os_error()
+    }
+    usize::try_from(result).map_err(|_| last_error())
 }
 
 /// Where a listening socket is bound.
