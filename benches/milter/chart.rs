@@ -9,8 +9,10 @@ const RIGHT: f64 = 24.0;
 const TOP: f64 = 74.0;
 
 /// Colours that the colour-blind can tell apart (Okabe and Ito), in the order of use.
-pub const COLOURS: [&str; 9] =
-    ["#999999", "#d55e00", "#000000", "#0072b2", "#56b4e9", "#009e73", "#cc79a7", "#e6a700", "#7f5f3f"];
+pub const COLOURS: [&str; 10] = [
+    "#999999", "#d55e00", "#000000", "#0072b2", "#56b4e9", "#009e73", "#cc79a7", "#e6a700", "#7f5f3f",
+    "#661100",
+];
 
 /// Where the scales have lines, in each power of ten.
 const STEPS: [f64; 3] = [1.0, 2.0, 5.0];

@@ -9,13 +9,9 @@
 #include "wire.h"
 
 #include <errno.h>
-#include <pthread.h>
-#include <stdatomic.h>
 #include <stdbool.h>
-#include <sys/time.h>
 
 static int listener;
-static atomic_int accepting;
 static bool timed;
 
 /* Accepts connections and serves each to its end. */
@@ -23,19 +19,13 @@ static void *
 serve(void *unused)
 {
 	unsigned char *in = buffer(), *out = buffer();
-	pthread_t next;
 
 	for (;;) {
-		atomic_fetch_add(&accepting, 1);
-		int peer = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
-		if (atomic_fetch_sub(&accepting, 1) == 1 && pthread_create(&next, NULL, serve, NULL) == 0)
-			pthread_detach(next);
+		int peer = accept_for_itself(listener, serve);
 		if (peer < 0)
 			continue;
-		if (timed) {
-			struct timeval time = {.tv_usec = 100000};
-			setsockopt(peer, SOL_SOCKET, SO_RCVTIMEO, &time, sizeof time);
-		}
+		if (timed)
+			limit_receive(peer);
 		size_t filled = 0;
 		for (;;) {
 			size_t replies = 0;

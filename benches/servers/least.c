@@ -9,14 +9,11 @@
 #include "wire.h"
 
 #include <errno.h>
-#include <pthread.h>
-#include <stdatomic.h>
 #include <stdbool.h>
-#include <sys/time.h>
 
 #include <libmilter/mfapi.h>
 
-/* A message's stages, as bits: what may come next is a set of them. */
+/* Where a session stands; what may come next is a set of bits of these. */
 enum stage { START, NEGOTIATED, CONNECTED, GREETED, MAIL, RCPT, DATA, HEADER, HEADER_END, BODY, END };
 
 #define BIT(stage) (1u << (stage))
@@ -33,7 +30,6 @@ struct smfi_str {
 	bool changes_allowed;
 	unsigned char *out;
 	size_t gathered;
-	void *private;
 	enum stage stage;
 	unsigned long actions, steps;
 	struct macros *macros;
@@ -42,7 +38,6 @@ struct smfi_str {
 static struct smfiDesc filter;
 static const char *spec;
 static int listener;
-static atomic_int accepting;
 static atomic_bool stops;
 
 /* From which stages a command may follow, by its byte; 0 for a byte that is no command. */
@@ -310,17 +305,12 @@ serve(void *unused)
 {
 	unsigned char *in = buffer(), *out = buffer();
 	struct macros macros[MACRO_STAGES] = {0};
-	pthread_t next;
 
 	for (;;) {
-		atomic_fetch_add(&accepting, 1);
-		int peer = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
-		if (atomic_fetch_sub(&accepting, 1) == 1 && pthread_create(&next, NULL, serve, NULL) == 0)
-			pthread_detach(next);
+		int peer = accept_for_itself(listener, serve);
 		if (peer < 0)
 			continue;
-		struct timeval time = {.tv_usec = 100000};
-		setsockopt(peer, SOL_SOCKET, SO_RCVTIMEO, &time, sizeof time);
+		limit_receive(peer);
 		SMFICTX *ctx = calloc(1, sizeof *ctx);
 		pthread_mutex_init(&ctx->sending, NULL);
 		ctx->peer = peer;

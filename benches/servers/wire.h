@@ -9,11 +9,14 @@
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 #include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
@@ -162,6 +165,29 @@ listen_at(const char *spec)
 		exit(1);
 	}
 	return listener;
+}
+
+/* Accepts a connection; if no thread is left then that accepts, a new one will, in `serve`. Less than 0 if there is none. */
+static inline int
+accept_for_itself(int listener, void *(*serve)(void *))
+{
+	static atomic_int accepting;
+	pthread_t next;
+
+	atomic_fetch_add(&accepting, 1);
+	int peer = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+	if (atomic_fetch_sub(&accepting, 1) == 1 && pthread_create(&next, NULL, serve, NULL) == 0)
+		pthread_detach(next);
+	return peer;
+}
+
+/* Lets a receive wait for at most 100 ms: as long as the threads of libmilter-rs do. */
+static inline void
+limit_receive(int peer)
+{
+	struct timeval time = { .tv_usec = 100000 };
+
+	setsockopt(peer, SOL_SOCKET, SO_RCVTIMEO, &time, sizeof time);
 }
 
 #endif
