@@ -6,17 +6,24 @@
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <poll.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdatomic.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
+#include <ucontext.h>
 #include <unistd.h>
 
 /* The C library's function that this one stands in for. */
@@ -26,18 +33,7 @@
         *(void **)&real = dlsym(RTLD_NEXT, name)
 
 static unsigned seed, rate;
-static atomic_uint threads, faults, delays;
-
-__attribute__((constructor)) static void begin(void)
-{
-    seed = strtoul(getenv("CHAOS_SEED"), NULL, 10);
-    rate = strtoul(getenv("CHAOS_RATE"), NULL, 10);
-}
-
-__attribute__((destructor)) static void end(void)
-{
-    fprintf(stderr, "chaos: %u faults, %u delays\n", faults, delays);
-}
+static atomic_uint threads, faults, delays, transfers;
 
 /* A number below `limit`; each thread has an order of its own. */
 static unsigned roll(unsigned limit)
@@ -124,24 +120,6 @@ ssize_t read(int fd, void *buffer, size_t size)
     return FAILS(EINTR, ECONNRESET) ? -1 : real(fd, buffer, some(size));
 }
 
-ssize_t recv(int fd, void *buffer, size_t size, int flags)
-{
-    REAL(ssize_t, "recv", int, void *, size_t, int);
-    return FAILS(EINTR, ECONNRESET) ? -1 : real(fd, buffer, some(size), flags);
-}
-
-ssize_t send(int fd, const void *bytes, size_t size, int flags)
-{
-    REAL(ssize_t, "send", int, const void *, size_t, int);
-    return FAILS(EINTR, EPIPE, ENOBUFS) ? -1 : real(fd, bytes, some(size), flags);
-}
-
-ssize_t sendto(int fd, const void *bytes, size_t size, int flags, const struct sockaddr *to, socklen_t length)
-{
-    REAL(ssize_t, "sendto", int, const void *, size_t, int, const struct sockaddr *, socklen_t);
-    return FAILS(EINTR, EPIPE, ENOBUFS) ? -1 : real(fd, bytes, some(size), flags, to, length);
-}
-
 int eventfd(unsigned count, int flags)
 {
     REAL(int, "eventfd", unsigned, int);
@@ -177,4 +155,80 @@ long syscall(long number, ...)
     va_end(arguments);
     dawdle();
     return real(number, argument[0], argument[1], argument[2], argument[3], argument[4], argument[5]);
+}
+
+/*
+ * The library receives and sends without the C library, so nothing can be put in between but by the kernel: it makes these
+ * calls a signal, SIGSYS. Those that the handler makes itself are marked, by an argument that the kernel ignores.
+ */
+#define OURS 0x6f757273
+#if defined __x86_64__
+#define ARGUMENT(context, i)                                                                                           \
+    (context)->uc_mcontext.gregs[(const int[]){ REG_RDI, REG_RSI, REG_RDX, REG_R10, REG_R8 }[i]]
+#define RESULT(context) (context)->uc_mcontext.gregs[REG_RAX]
+#elif defined __aarch64__
+#define ARGUMENT(context, i) (context)->uc_mcontext.regs[i]
+#define RESULT(context) (context)->uc_mcontext.regs[0]
+#else
+#error "where are the arguments of a system call?"
+#endif
+
+static long (*real_syscall)(long, ...);
+
+static void transfer(int signal, siginfo_t *info, void *interrupted)
+{
+    (void)signal;
+    ucontext_t *context = interrupted;
+    int error = errno;
+    int fail =
+        info->si_syscall == SYS_recvfrom ? FAILS(EINTR, ECONNRESET) : FAILS(EINTR, EPIPE, ENOBUFS);
+    long result = -1;
+    if (!fail)
+        result = real_syscall(info->si_syscall, ARGUMENT(context, 0), ARGUMENT(context, 1),
+            some(ARGUMENT(context, 2)), ARGUMENT(context, 3), ARGUMENT(context, 4), OURS);
+    transfers++;
+    RESULT(context) = result == -1 ? -errno : result;
+    errno = error;
+}
+
+/* A thread with SIGSYS blocked would be killed. */
+int pthread_sigmask(int how, const sigset_t *restrict set, sigset_t *restrict before)
+{
+    REAL(int, "pthread_sigmask", int, const sigset_t *restrict, sigset_t *restrict);
+    sigset_t others;
+    if (set != NULL && how != SIG_UNBLOCK) {
+        others = *set;
+        sigdelset(&others, SIGSYS);
+        set = &others;
+    }
+    return real(how, set, before);
+}
+
+__attribute__((constructor)) static void begin(void)
+{
+    seed = strtoul(getenv("CHAOS_SEED"), NULL, 10);
+    rate = strtoul(getenv("CHAOS_RATE"), NULL, 10);
+    *(void **)&real_syscall = dlsym(RTLD_NEXT, "syscall");
+
+    struct sigaction action = { .sa_sigaction = transfer, .sa_flags = SA_SIGINFO };
+    struct sock_filter filter[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_recvfrom, 1, 0),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_sendto, 0, 2),
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[5])),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, OURS, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_TRAP),
+    };
+    struct sock_fprog program = { .len = sizeof(filter) / sizeof(*filter), .filter = filter };
+    if (sigaction(SIGSYS, &action, NULL) != 0 || prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0
+        || prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) != 0) {
+        perror("chaos");
+        abort();
+    }
+}
+
+__attribute__((destructor)) static void end(void)
+{
+    fprintf(stderr, "chaos: %u faults, %u delays, %u transfers\n", faults, delays, transfers);
 }

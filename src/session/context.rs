@@ -362,11 +362,16 @@ impl Output {
         sent
     }
 
-    /// Sends what has gathered; the error is why that failed, now or before.
+    /// Sends what has gathered, which most times is nothing; the error is why that failed, now or before.
+    #[inline(always)]
     fn flush(&mut self, observed: Option<&Observed>) -> Result<(), io::ErrorKind> {
+        if self.bytes.is_empty() && self.link.is_some() { Ok(()) } else { self.flush_gathered(observed) }
+    }
+
+    #[inline(never)]
+    fn flush_gathered(&mut self, observed: Option<&Observed>) -> Result<(), io::ErrorKind> {
         let sent = match &self.link {
-            Some(link) if !self.bytes.is_empty() => send(link, &self.bytes, observed),
-            Some(_) => Ok(()),
+            Some(link) => send(link, &self.bytes, observed),
             None => Err(self.failure),
         };
         self.bytes.clear();
@@ -427,8 +432,10 @@ impl Context {
     /// Takes the lent memory back, empty: the next session that it is lent to must not send what is left in it.
     pub(super) fn take_outbox(&self) -> Vec<u8> {
         let output = &mut *self.output.lock();
-        // If it fails, the session's next flush says so.
-        let _ = output.flush(self.observed());
+        if !output.bytes.is_empty() {
+            // If it fails, the session's next flush says so.
+            let _ = output.flush(self.observed());
+        }
         std::mem::take(&mut output.bytes)
     }
 

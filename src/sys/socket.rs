@@ -1,7 +1,13 @@
 //! Stream sockets: connected ones and listening ones. Nothing here blocks but [`Socket::receive`].
+//!
+//! Receiving and sending, which is most of what a filter asks of the system, goes to it directly, through rustix. The C
+//! library's recv(3) and send(3) are cancellation points and pay for that with several times the instructions of the call;
+//! nobody cancels the threads of this library.
 
 use super::fork::{Moment, Process};
 use super::{check, opened, set_option};
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags, recv, send};
 use std::io;
 use std::mem::{ManuallyDrop, MaybeUninit, offset_of, zeroed};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -33,7 +39,7 @@ impl Socket {
             self.set_timeout(time)?;
         }
         // A signal ends the wait. If it began anew, signals that come in a row would make it endless.
-        self.recv(buffer, 0).map_err(|error| match error.kind() {
+        received(&self.fd, buffer, RecvFlags::empty()).map_err(|error| match error.kind() {
             io::ErrorKind::Interrupted => io::ErrorKind::WouldBlock.into(),
             _ => error,
         })
@@ -52,7 +58,7 @@ impl Socket {
     /// # Errors
     /// `WouldBlock` when nothing has; otherwise the connection is broken.
     pub fn try_receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.recv(buffer, libc::MSG_DONTWAIT)
+        received(&self.fd, buffer, RecvFlags::DONTWAIT)
     }
 
     /// Sends as much as there is room for, without waiting and without SIGPIPE.
@@ -60,19 +66,7 @@ impl Socket {
     /// # Errors
     /// `WouldBlock` when there is no room; otherwise the connection is broken.
     pub fn try_send(&self, bytes: &[u8]) -> io::Result<usize> {
-        let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
-        // SAFETY: the kernel reads `bytes.len()` bytes from a live slice.
-        check_call(unsafe {
-            libc::syscall(
-                libc::SYS_sendto,
-                self.fd.as_raw_fd(),
-                bytes.as_ptr(),
-                bytes.len(),
-                flags,
-                std::ptr::null::<libc::sockaddr>(),
-                0,
-            )
-        })
+        send(&self.fd, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL).map_err(failed)
     }
 
     /// Who is at the other end.
@@ -83,21 +77,6 @@ impl Socket {
             libc::AF_UNIX => peer_process(fd).map_or(Peer::Unknown, Peer::Process),
             _ => inet_address(&name).map_or(Peer::Unknown, Peer::Inet),
         }
-    }
-
-    fn recv(&self, buffer: &mut [u8], flags: libc::c_int) -> io::Result<usize> {
-        // SAFETY: the kernel writes at most `buffer.len()` bytes into a live, exclusively borrowed slice.
-        check_call(unsafe {
-            libc::syscall(
-                libc::SYS_recvfrom,
-                self.fd.as_raw_fd(),
-                buffer.as_mut_ptr(),
-                buffer.len(),
-                flags,
-                std::ptr::null::<libc::sockaddr>(),
-                std::ptr::null::<libc::socklen_t>(),
-            )
-        })
     }
 }
 
@@ -218,24 +197,23 @@ fn inet_address(name: &libc::sockaddr_storage) -> Option<SocketAddr> {
     }
 }
 
+/// As many bytes as the system says. (The other number that rustix returns is this one, compared with the buffer's length
+/// once more.)
+fn received(fd: &OwnedFd, buffer: &mut [u8], flags: RecvFlags) -> io::Result<usize> {
+    recv(fd, buffer, flags).map(|(_, size)| size).map_err(failed)
+}
+
+/// Apart, so that calls that succeed prepare no error.
+#[cold]
+#[inline(never)]
+fn failed(error: Errno) -> io::Error {
+    error.into()
+}
+
 fn set_receive_timeout(fd: RawFd, time: Duration) -> io::Result<()> {
     // What the types of the fields are differs from system to system.
     let time = libc::timeval { tv_sec: time.as_secs() as _, tv_usec: time.subsec_micros() as _ };
     set_option(fd, libc::SOL_SOCKET, libc::SO_RCVTIMEO, &time)
-}
-
-/// The size that syscall(2) has returned, or the error that it set.
-///
-/// send(3) and recv(3) are cancellation points, and pay for that with several times the instructions of the call
-/// itself; nobody cancels the threads of this library.
-fn check_call(result: libc::c_long) -> io::Result<usize> {
-    /// Apart, so that calls that succeed prepare no error.
-    #[cold]
-    #[inline(never)]
-    fn last_error() -> io::Error {
-        io::Error::last_os_error()
-    }
-    usize::try_from(result).map_err(|_| last_error())
 }
 
 /// Where a listening socket is bound.

@@ -142,8 +142,10 @@ fn system_calls_that_fail_break_no_promise() {
             ("LIBMILTER_THREADS", if seed == 2 { "session" } else { "park" }),
         ];
         let numbers = numbers(&play(&variables, seed, true));
-        let [runs, failures, sessions, _, _, faults, delays] = numbers[..] else { panic!("{numbers:?}") };
+        let [runs, failures, sessions, _, _, faults, delays, transfers] = numbers[..] else {
+            panic!("{numbers:?}")
+        };
         assert!(runs > failures && sessions > 10, "{numbers:?}");
-        assert!(faults > 10 && delays > 10, "{numbers:?}");
+        assert!(faults > 10 && delays > 10 && transfers > 10, "{numbers:?}");
     }
 }
