@@ -17,13 +17,14 @@ pub mod trace;
 mod writer;
 
 use crate::protocol::{Actions, Agreement, Choice, Kind, Modification, Offer, SmtpReply};
+use crate::sys::clock;
 use check::{Check, Facts};
 use std::ffi::CStr;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use trace::{Trace, Traced};
 use writer::Writer;
 
@@ -271,28 +272,28 @@ impl Observed {
         }
     }
 
-    /// A callback begins; when.
+    /// A callback begins; when, in [nanoseconds](clock::nanoseconds).
     #[cold]
-    pub fn callback_begins(&self) -> Instant {
-        let now = Instant::now();
+    pub fn callback_begins(&self) -> u64 {
+        let now = clock::nanoseconds();
         #[cfg(feature = "metrics")]
-        if let Some(metrics) = self.metrics() {
-            self.running.begin(metrics.age(now));
+        if self.metrics().is_some() {
+            self.running.begin(now);
         }
         now
     }
 
     /// A callback that began then has ended; QUIT stands for close.
     #[cold]
-    pub fn callback_ends(&self, kind: Kind, status: Option<i32>, since: Instant) {
-        let time = since.elapsed();
+    pub fn callback_ends(&self, kind: Kind, status: Option<i32>, since: u64) {
+        let time = clock::nanoseconds().saturating_sub(since);
         #[cfg(feature = "metrics")]
         if let Some(metrics) = self.metrics() {
             self.running.end();
             metrics.called(kind, status, time);
         }
         if let Some(trace) = self.trace() {
-            trace.called(&self.traced, kind, status, time);
+            trace.called(&self.traced, kind, status, Duration::from_nanos(time));
         }
         if let (Some(check), Some(status)) = (self.check(), status) {
             check.returns(&self.facts, kind, status);

@@ -14,18 +14,18 @@ use std::collections::HashMap;
 use std::ffi::CStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// How many shards there are.
 const SHARDS: usize = 16;
 
-/// Since when a callback of a session runs: nanoseconds of the metrics' age, or 0 when none runs.
+/// Since when a callback of a session runs, in [nanoseconds](crate::sys::clock::nanoseconds), or 0 when none runs.
 #[derive(Debug, Default)]
 pub struct Running(AtomicU64);
 
 impl Running {
-    pub fn begin(&self, age: Duration) {
-        self.0.store(nanoseconds(age).max(1), Ordering::Relaxed);
+    pub fn begin(&self, now: u64) {
+        self.0.store(now.max(1), Ordering::Relaxed);
     }
 
     pub fn end(&self) {
@@ -39,7 +39,6 @@ pub struct Metrics {
     name: String,
     /// A callback that runs for so long counts as stuck.
     stuck_after: Duration,
-    start: Instant,
     start_time: Duration,
     shards: Box<[Shard]>,
     begun: AtomicU64,
@@ -81,10 +80,6 @@ fn add(counter: &AtomicU64, number: usize) {
     counter.fetch_add(number as u64, Ordering::Relaxed);
 }
 
-fn nanoseconds(time: Duration) -> u64 {
-    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
-}
-
 impl Shard {
     fn new() -> Self {
         Self {
@@ -111,7 +106,6 @@ impl Metrics {
         Self {
             name: name.to_string_lossy().into_owned(),
             stuck_after,
-            start: Instant::now(),
             start_time: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(),
             shards: (0..SHARDS).map(|_| Shard::new()).collect(),
             begun: AtomicU64::new(0),
@@ -129,11 +123,6 @@ impl Metrics {
             MINE.set(NEXT.fetch_add(1, Ordering::Relaxed) % SHARDS);
         }
         &self.shards[MINE.get()]
-    }
-
-    /// How long it has counted.
-    pub fn age(&self, now: Instant) -> Duration {
-        now.saturating_duration_since(self.start)
     }
 
     pub fn session_begins(&self, observed: &Arc<Observed>) {
@@ -176,10 +165,10 @@ impl Metrics {
         }
     }
 
-    pub fn called(&self, kind: Kind, status: Option<i32>, time: Duration) {
+    /// A callback has taken so many nanoseconds.
+    pub fn called(&self, kind: Kind, status: Option<i32>, time: u64) {
         let Some(place) = CALLBACKS.iter().position(|(known, _)| *known == kind) else { return };
         let callback = &self.shard().callbacks[place];
-        let time = nanoseconds(time);
         let bucket = BOUNDS.iter().position(|(bound, _)| time <= *bound).unwrap_or(BOUNDS.len());
         add(&callback.buckets[bucket], 1);
         callback.nanoseconds.fetch_add(time, Ordering::Relaxed);
