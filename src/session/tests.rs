@@ -394,6 +394,29 @@ fn a_silence_keeps_macros_stage_and_private_data() {
     assert_eq!(conversation.heard(), "Occcc");
 }
 
+/// Also if the thread has served another session meanwhile, so that nothing of it can be left but what was kept.
+#[test]
+fn macros_before_all_commands_are_kept_however_late_the_first_comes() {
+    for negotiated in [false, true] {
+        let filter = Recorder::new(move |kind, ctx| {
+            let value = ctx.macro_value(b"i");
+            assert!(kind == Kind::Negotiate || value.is_some() != negotiated, "{kind:?}: {value:?}");
+            Verdict::CONTINUE
+        });
+        let mut conversation = Conversation::new(filter);
+        let mut bytes = Vec::new();
+        encode::macros(&mut bytes, MacroStage::Connect, &[(b"i", b"queue-id")]);
+        assert_eq!(conversation.say(&bytes, &mut Buffers::default()), Pause::Silent);
+        conversation.session.shrink();
+        let commands = [OPTNEG, MAIL];
+        conversation.say_last(&frames(&commands[usize::from(!negotiated)..]), &mut Buffers::default());
+        assert_eq!(
+            conversation.seen(),
+            if negotiated { "negotiate mail abort close" } else { "mail abort close" }
+        );
+    }
+}
+
 /// The thread is free meanwhile, and what has come stays with the session.
 #[test]
 fn the_rest_of_a_frame_may_come_when_another_session_has_been_served() {

@@ -28,13 +28,14 @@ impl Session {
         &SHAPES[self.shape]
     }
 
-    /// Whether it means the same in every process. The reference applies what a filter has declined in one
-    /// session also to others that have not negotiated.
+    /// Whether it means the same in every process and at any speed. The reference applies what a filter has declined in
+    /// one session also to others that have not negotiated. And macros that come before all commands are forgotten if
+    /// it must wait for what follows: `macros-first`.
     pub fn is_fair(&self) -> bool {
-        let mut frames = self.steps.iter().flat_map(|step| &step.frames);
-        let first = frames.find(|frame| frame.get(4) != Some(&b'D'));
-        self.shape().off == self.shape().default_off()
-            || first.is_some_and(|first| first.get(4) == Some(&b'O'))
+        let mut frames = self.steps.iter().flat_map(|step| &step.frames).map(|frame| frame.get(4)).peekable();
+        let macros_first = frames.peek() == Some(&Some(&b'D'));
+        let negotiates = frames.find(|command| *command != Some(&b'D')) == Some(Some(&b'O'));
+        negotiates || !macros_first && self.shape().off == self.shape().default_off()
     }
 }
 
