@@ -577,12 +577,16 @@ fn changes_from_several_threads_never_mix() {
 #[test]
 fn a_broken_connection_is_noticed_even_when_nothing_is_left_to_say() {
     // The filter asks for a sign of life that cannot be sent, and then does not answer.
-    let filter = Recorder::new(|kind, ctx| {
-        if kind == Kind::Mail {
-            assert!(ctx.progress().is_err());
-            return Verdict::NOREPLY;
+    let refused = Arc::new(AtomicBool::new(false));
+    let filter = Recorder::new({
+        let refused = Arc::clone(&refused);
+        move |kind, ctx| {
+            if kind == Kind::Mail {
+                refused.store(ctx.progress().is_err(), Ordering::Relaxed);
+                return Verdict::NOREPLY;
+            }
+            Verdict::CONTINUE
         }
-        Verdict::CONTINUE
     });
     let (mta, ours) = UnixStream::pair().unwrap();
     let link = link(ours.try_clone().unwrap(), Arc::new(Shutdown::new().unwrap()));
@@ -593,6 +597,7 @@ fn a_broken_connection_is_noticed_even_when_nothing_is_left_to_say() {
     ours.shutdown(Half::Write).unwrap();
     (&mta).write_all(&frames(&[MAIL])).unwrap();
     assert_eq!(session.run(&filter, buffers, Cause::Ready, Patience::Brief), Pause::Ended);
+    assert!(refused.load(Ordering::Relaxed));
     assert_eq!(filter.seen.lock().join(" "), "negotiate connect helo mail abort close");
 }
 
