@@ -20,8 +20,9 @@ use compare::{Pair, Tally, play_many};
 use deviation::Deviation;
 use plan::Plan;
 use play::{Candidate, Probe};
-use script::SHAPES;
-use std::collections::BTreeSet;
+use script::{Call, Callback, Op, Rule, SHAPES, Script};
+use session::{Session, Step, frame};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -144,6 +145,27 @@ fn declined_steps_belong_to_the_session() {
             assert_eq!(theirs, *mine, "seed {seed}\n{}", sessions[number]);
         }
     }
+}
+
+/// Macros before all commands reach the filter however late the first command comes: `macros-first`. The reference has them
+/// if all comes at once, and not for sure otherwise.
+#[test]
+fn macros_before_all_commands_do_not_depend_on_the_mtas_speed() {
+    let dir = temp_dir();
+    let program = &probe_program(dir.path());
+    let shape = SHAPES.iter().position(|shape| shape.name == "only eom and close, no envelope").unwrap();
+    let pair = Pair::start(&Candidate::new(program, Library::Ours.dir()), shape);
+    let ask = Op { call: Call::GetSymval, number: 0, strings: vec![Some(b"i".to_vec())] };
+    let rules = BTreeMap::from([((Callback::Close, 0), Rule { status: 0, ops: vec![ask] })]);
+    let frames = [frame(b'D', b"Ci\0value\0"), frame(b'E', b""), frame(b'Q', b"")];
+    let session = |steps| Session { shape, script: Script { rules: rules.clone() }, steps, tail: Vec::new() };
+    let at_once = session(vec![Step { frames: frames.to_vec(), cuts: Vec::new() }]);
+    let slowly = session(frames.map(|frame| Step { frames: vec![frame], cuts: Vec::new() }).to_vec());
+    let (at_once, slowly) = (Plan::of(&at_once), Plan::of(&slowly));
+    let ours = pair.ours.play(&[at_once.ours()], Duration::ZERO);
+    assert!(ours[0].log.contains("\"value\""), "{}", ours[0].log);
+    assert_eq!(ours, pair.ours.play(&[slowly.ours()], SILENCE));
+    assert_eq!(ours, pair.reference.play(&[at_once.reference()], Duration::ZERO));
 }
 
 /// What is listed as a difference is one: the reference, given the very session, does otherwise.
